@@ -1,0 +1,51 @@
+/**
+ * `npm test [-- vitest arguments]`: makes sure of a Vulkan driver, builds what is stale, runs vitest, and ends with
+ * `N passed, N failed` alone on the last line. With CI set nothing may be left out: a skipped test, a stale build and
+ * a missing WebGPU adapter are failures.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { root } from './build.mjs';
+import { ensureVulkan } from './vulkan.mjs';
+
+const REPORT = join(root, 'build/test-report.json');
+
+/**
+ * Counts of a vitest JSON report. A file that fails to load counts as one failed test, as does a run that went wrong
+ * in another way; in CI so does a skipped test.
+ */
+export function tally(report, exitCode, ci) {
+  let failed = report.numFailedTests;
+  for (const file of report.testResults) {
+    if (file.status === 'failed' && !file.assertionResults.some(test => test.status === 'failed')) failed++;
+  }
+  if (ci) failed += report.numPendingTests + report.numTodoTests;
+  if (exitCode !== 0 && failed === 0) failed = 1;
+  return { passed: report.numPassedTests, failed };
+}
+
+/** Runs vitest with `args` and returns its tally. */
+function runTests(args) {
+  const { adapter, env, reason } = ensureVulkan();
+  console.error(adapter ? `WebGPU adapter: ${adapter}` : reason);
+  rmSync(REPORT, { force: true });
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${REPORT}`];
+  const { status } = spawnSync(
+    process.execPath,
+    ['node_modules/vitest/vitest.mjs', 'run', ...reporters, ...args],
+    {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'inherit', 'inherit'],
+    },
+  );
+  if (!existsSync(REPORT)) return { passed: 0, failed: 1 };
+  return tally(JSON.parse(readFileSync(REPORT, 'utf8')), status, Boolean(process.env.CI));
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const { passed, failed } = runTests(process.argv.slice(2));
+  console.log(`${passed} passed, ${failed} failed`);
+  process.exitCode = failed === 0 ? 0 : 1;
+}

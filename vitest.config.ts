@@ -1,0 +1,37 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { defineConfig } from 'vitest/config';
+
+/**
+ * Test files that open a WebGPU device, found by the word in their text. They run one at a time: software adapters
+ * use every core, and some drivers allow few devices.
+ */
+const gpuTests = readdirSync(join(import.meta.dirname, 'tests'), { recursive: true, encoding: 'utf8' })
+  .filter(name => name.endsWith('.test.ts'))
+  .map(name => join('tests', name))
+  .filter(file => /webgpu/i.test(readFileSync(join(import.meta.dirname, file), 'utf8')));
+
+export default defineConfig({
+  test: {
+    globalSetup: './scripts/setup-tests.mjs',
+    pool: 'forks',
+    execArgv: ['--expose-gc'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'host',
+          include: ['tests/**/*.test.ts'],
+          exclude: ['node_modules', ...gpuTests],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: { name: 'gpu', include: gpuTests, maxWorkers: 1, sequence: { groupOrder: 1 } },
+      },
+    ],
+  },
+});
