@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { defineConfig } from 'vitest/config';
+import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 
 /**
  * Test files that open a WebGPU device, found by the word in their text. They run one at a time: software adapters
@@ -11,27 +11,21 @@ const gpuTests = readdirSync(join(import.meta.dirname, 'tests'), { recursive: tr
   .map(name => join('tests', name))
   .filter(file => /webgpu/i.test(readFileSync(join(import.meta.dirname, file), 'utf8')));
 
+const project = (test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration => ({
+  test: { pool: 'forks', execArgv: ['--expose-gc'], testTimeout: 60_000, hookTimeout: 60_000, ...test },
+});
+
 export default defineConfig({
   test: {
     globalSetup: './scripts/setup-tests.mjs',
-    pool: 'forks',
-    execArgv: ['--expose-gc'],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
     projects: [
-      {
-        extends: true,
-        test: {
-          name: 'host',
-          include: ['tests/**/*.test.ts'],
-          exclude: ['node_modules', ...gpuTests],
-          sequence: { groupOrder: 0 },
-        },
-      },
-      {
-        extends: true,
-        test: { name: 'gpu', include: gpuTests, maxWorkers: 1, sequence: { groupOrder: 1 } },
-      },
+      project({
+        name: 'host',
+        include: ['tests/**/*.test.ts'],
+        exclude: ['node_modules', ...gpuTests],
+        sequence: { groupOrder: 0 },
+      }),
+      project({ name: 'gpu', include: gpuTests, maxWorkers: 1, sequence: { groupOrder: 1 } }),
     ],
   },
 });

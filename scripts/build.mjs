@@ -42,6 +42,8 @@ const STEPS = {
   },
 };
 
+const NEVER = new Date(0);
+
 /** Latest modification below `path`, in milliseconds; 0 where there is nothing. */
 function modified(path) {
   const stat = statSync(path, { throwIfNoEntry: false });
@@ -91,9 +93,9 @@ function ownerLives(path) {
 }
 
 /**
- * Brings every output up to date and returns the names of the steps that failed; their messages are on stderr and
- * their outputs are gone, so that nothing old passes for new. A fresh output costs only a look at file times; it is
- * dated to the start of its build, because a build may change nothing and a source may change during it.
+ * Brings every output up to date and returns the names of the steps that failed; their messages are on stderr.
+ * A fresh output costs only a look at file times. Outputs are dated to the start of their build, because a build may
+ * change nothing and a source may change during it, and to the year dot if it failed, so that the next one tries again.
  */
 export function build() {
   return locked(() => {
@@ -103,12 +105,8 @@ export function build() {
       const output = join(root, step.output);
       const begun = new Date();
       const { status } = spawnSync(process.execPath, step.command, { cwd: root, stdio: ['ignore', 2, 2] });
-      if (status !== 0) {
-        failed.push(name);
-        rmSync(output, { force: true });
-      } else if (existsSync(output)) {
-        utimesSync(output, begun, begun);
-      }
+      if (status !== 0) failed.push(name);
+      if (existsSync(output)) utimesSync(output, begun, status === 0 ? begun : NEVER);
     }
     return failed;
   });

@@ -1,4 +1,4 @@
-/** Runs once before vitest's workers start: tests must see the addon, the shaders and dist/ of the present sources. */
+/** Runs before vitest's workers start: tests must see the addon, the shaders and dist/ of the present sources. */
 import { build } from './build.mjs';
 
 export function setup() {
