@@ -1,0 +1,198 @@
+import { ArgumentError, DataError } from '../core/errors.js';
+import { Stream } from '../core/threefry.js';
+import { type Bitmap, readBitmap, readZip } from './archive.js';
+import { type ClassPools, episodes } from './episodes.js';
+import type { ClassificationFamily } from './task.js';
+
+/** Side of the pictures handed out. */
+export const OMNIGLOT_SIDE = 28;
+/** Drawings of each character. */
+export const OMNIGLOT_DRAWINGS = 20;
+const SOURCE_SIDE = 105;
+const PIXELS = OMNIGLOT_SIDE * OMNIGLOT_SIDE;
+
+/** 105 pixels of 4 quarters each become 28 of 15: pixel i gives `share` quarters to `to` and the rest to `to + 1`. */
+const QUARTERS = Array.from({ length: SOURCE_SIDE }, (_, i) => {
+  const to = Math.floor((4 * i) / 15);
+  return { to, share: Math.min(4, 15 * (to + 1) - 4 * i) };
+});
+
+/**
+ * Shrinks a 105 x 105 bitmap to 28 x 28 by exact area averaging: a target pixel is the share of its square, 3.75
+ * source pixels wide, that is ink, scaled to 0 (paper) .. 255 (ink) and rounded.
+ *
+ * @param source the bitmap's name, for messages.
+ * @throws DataError if the bitmap has another size.
+ */
+export function shrink({ width, height, ink }: Bitmap, source: string): Uint8Array {
+  if (width !== SOURCE_SIDE || height !== SOURCE_SIDE)
+    throw new DataError(
+      `${source}: expected ${SOURCE_SIDE} x ${SOURCE_SIDE} pixels, got ${width} x ${height}`,
+    );
+  const area = new Uint8Array(PIXELS);
+  for (let y = 0; y < SOURCE_SIDE; y++) {
+    const row = QUARTERS[y];
+    for (let x = 0; x < SOURCE_SIDE; x++) {
+      if (!ink[y * SOURCE_SIDE + x]) continue;
+      const column = QUARTERS[x];
+      for (let down = 0; down < 2; down++)
+        for (let right = 0; right < 2; right++) {
+          const part = (down ? 4 - row.share : row.share) * (right ? 4 - column.share : column.share);
+          if (part) area[(row.to + down) * OMNIGLOT_SIDE + column.to + right] += part;
+        }
+    }
+  }
+  return area.map(quarters => Math.round((quarters * 255) / 225));
+}
+
+/**
+ * The characters of Omniglot (Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilistic
+ * program induction", Science 2015). A character is named `Alphabet/characterNN`; its drawings are decoded when they
+ * are first asked for and then kept, 15,680 bytes a character.
+ */
+export class Omniglot {
+  /** Names of the characters of the 30 background alphabets, sorted. */
+  readonly background: readonly string[];
+  /** Names of the characters of the 20 evaluation alphabets, sorted. */
+  readonly evaluation: readonly string[];
+  private readonly files = new Map<string, [path: string, png: Uint8Array][]>();
+  private readonly decoded = new Map<string, Uint8Array>();
+
+  /**
+   * @param background content of images_background.zip, or of one of the small sets.
+   * @param evaluation content of images_evaluation.zip.
+   * @throws DataError if an archive is damaged or its files are not 20 drawings of each character.
+   */
+  constructor(background: Uint8Array, evaluation: Uint8Array) {
+    this.background = this.index(background, 'images_background.zip');
+    this.evaluation = this.index(evaluation, 'images_evaluation.zip');
+  }
+
+  private index(zip: Uint8Array, source: string): string[] {
+    const names = new Set<string>();
+    for (const [path, png] of readZip(zip, source)) {
+      const name = /^[^/]+\/([^/]+\/character\d+)\/[^/]+\.png$/.exec(path)?.[1];
+      if (name === undefined) throw new DataError(`${source}: unexpected file ${path}`);
+      if (this.files.has(name) && !names.has(name))
+        throw new DataError(`${source}: ${name} is in the background set too`);
+      const files = this.files.get(name);
+      if (files) files.push([path, png]);
+      else this.files.set(name, [[path, png]]);
+      names.add(name);
+    }
+    if (names.size === 0) throw new DataError(`${source} is empty`);
+    for (const name of names) {
+      const files = this.files.get(name)!;
+      if (files.length !== OMNIGLOT_DRAWINGS)
+        throw new DataError(`${source}: ${name} has ${files.length} drawings, expected ${OMNIGLOT_DRAWINGS}`);
+      files.sort(([a], [b]) => (a < b ? -1 : 1));
+    }
+    return [...names].sort();
+  }
+
+  /**
+   * The drawings of one character, [20, 28, 28], 255 ink and 0 paper (see `shrink`). Do not write to it.
+   *
+   * @throws DataError if there is no such character or one of its pictures is damaged.
+   */
+  drawings(character: string): Uint8Array {
+    const known = this.decoded.get(character);
+    if (known) return known;
+    const files = this.files.get(character);
+    if (!files) throw new DataError(`Omniglot has no character ${character}`);
+    const pixels = new Uint8Array(OMNIGLOT_DRAWINGS * PIXELS);
+    files.forEach(([path, png], i) => {
+      pixels.set(shrink(readBitmap(png, path), path), i * PIXELS);
+    });
+    this.decoded.set(character, pixels);
+    this.files.delete(character);
+    return pixels;
+  }
+
+  /** Decodes every drawing now, so that a damaged picture is found before a training run and not in it. */
+  preload(): void {
+    for (const character of [...this.background, ...this.evaluation]) this.drawings(character);
+  }
+}
+
+/** How characters are divided; see `omniglotClasses`. */
+export interface OmniglotSplit {
+  /**
+   * `vinyals`: 1200 characters for training and the other 423 for testing, all alphabets mixed by a fixed shuffle
+   * of the sorted names (after Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016; their list
+   * was not published with the paper). `lake`: background against evaluation alphabets. Default `vinyals`.
+   */
+  readonly split?: 'vinyals' | 'lake';
+  /** Characters held out of the training part for validation. Default 0. */
+  readonly validation?: number;
+  /** Whether rotations by 90, 180 and 270 degrees are classes of their own. Default true. */
+  readonly rotations?: boolean;
+}
+
+/** Characters of the `vinyals` split in all, and those trained on. */
+const VINYALS_ALL = 1623;
+const VINYALS_TRAIN = 1200;
+/** Never change it: class lists, and so published results and checkpoints, depend on it. */
+const SPLIT_SEED = 1623;
+
+/**
+ * The class ids of each part, `Alphabet/characterNN@degrees` (clockwise): disjoint by character, so that no rotation
+ * of a test character is ever trained on. The lists depend on the options alone; checkpoints may store them.
+ *
+ * @throws ArgumentError if `validation` is not an integer that leaves a character to train on.
+ * @throws DataError if the `vinyals` split is asked of anything but the 1623 characters.
+ */
+export function omniglotClasses(
+  data: Omniglot,
+  { split = 'vinyals', validation = 0, rotations = true }: OmniglotSplit = {},
+): ClassPools {
+  const mixed = split === 'vinyals';
+  const pool = new Stream(SPLIT_SEED).shuffle(
+    mixed ? [...data.background, ...data.evaluation].sort() : [...data.background],
+  );
+  if (mixed && pool.length !== VINYALS_ALL)
+    throw new DataError(`the vinyals split needs all ${VINYALS_ALL} characters, there are ${pool.length}`);
+  const training = mixed ? pool.slice(0, VINYALS_TRAIN) : pool;
+  const test = mixed ? pool.slice(VINYALS_TRAIN) : [...data.evaluation];
+  if (!Number.isInteger(validation) || validation < 0 || validation >= training.length)
+    throw new ArgumentError(
+      `omniglotClasses: validation must be an integer in [0, ${training.length}), got ${validation}`,
+    );
+  const first = training.length - validation;
+  const ids = (characters: string[]): string[] =>
+    characters.flatMap(name => (rotations ? [0, 90, 180, 270] : [0]).map(degrees => `${name}@${degrees}`));
+  return { train: ids(training.slice(0, first)), validation: ids(training.slice(first)), test: ids(test) };
+}
+
+/** 0..255 as 0..1. */
+const LEVELS = Float32Array.from({ length: 256 }, (_, level) => level / 255);
+
+/** Where a picture turned clockwise takes its pixel (0, 0) from, and the steps to the next row and column. */
+const TURNS = new Map([
+  [0, { start: 0, down: OMNIGLOT_SIDE, right: 1 }],
+  [90, { start: PIXELS - OMNIGLOT_SIDE, down: 1, right: -OMNIGLOT_SIDE }],
+  [180, { start: PIXELS - 1, down: -OMNIGLOT_SIDE, right: -1 }],
+  [270, { start: OMNIGLOT_SIDE - 1, down: -1, right: OMNIGLOT_SIDE }],
+]);
+
+/** `ways`-way episodes of Omniglot: x [28, 28, 1] in [0, 1], ink 1. See `episodes` for how they are drawn. */
+export function omniglotEpisodes(
+  data: Omniglot,
+  options: OmniglotSplit & { readonly ways: number },
+): ClassificationFamily {
+  return episodes({
+    name: 'omniglot',
+    inShape: [OMNIGLOT_SIDE, OMNIGLOT_SIDE, 1],
+    ways: options.ways,
+    pools: omniglotClasses(data, options),
+    examples: () => OMNIGLOT_DRAWINGS,
+    write(id, drawing, out) {
+      const at = id.lastIndexOf('@');
+      const pixels = data.drawings(id.slice(0, at));
+      const { start, down, right } = TURNS.get(Number(id.slice(at + 1)))!;
+      for (let y = 0, i = 0; y < OMNIGLOT_SIDE; y++)
+        for (let x = 0; x < OMNIGLOT_SIDE; x++, i++)
+          out[i] = LEVELS[pixels[drawing * PIXELS + start + y * down + x * right]];
+    },
+  });
+}
