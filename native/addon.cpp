@@ -1,0 +1,187 @@
+// The door to JavaScript: the only file that knows Node. Calls made once per flush or step use the C interface.
+#include <napi.h>
+
+#include <memory>
+#include <string>
+
+#include "arena.h"
+#include "dispatch.h"
+#include "pool.h"
+#include "program.h"
+
+namespace {
+
+// One per environment, so that the addon can be loaded by any number of worker threads.
+struct Instance {
+  wl::Program eager;
+  std::string error;
+};
+
+Instance& instanceOf(napi_env env) {
+  void* data = nullptr;
+  napi_get_instance_data(env, &data);
+  return *static_cast<Instance*>(data);
+}
+
+struct Span {
+  void* data = nullptr;
+  size_t length = 0;
+};
+
+// False and an exception if `value` is not a typed array of `type`.
+bool typedArray(napi_env env, napi_value value, napi_typedarray_type type, Span& span) {
+  napi_typedarray_type actual = napi_int8_array;
+  if (napi_get_typedarray_info(env, value, &actual, &span.length, &span.data, nullptr, nullptr) == napi_ok &&
+      actual == type)
+    return true;
+  napi_throw_type_error(env, nullptr, "native: argument is not the typed array it should be");
+  return false;
+}
+
+bool fail(napi_env env, const char* why) {
+  napi_throw_type_error(env, nullptr, why);
+  return false;
+}
+
+template <int Count>
+bool arguments(napi_env env, napi_callback_info info, napi_value (&values)[Count]) {
+  size_t count = Count;
+  napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  return count >= Count || fail(env, "native: too few arguments");
+}
+
+// Slots reach the addon as pairs (address, bytes) that address() gave for buffers the caller keeps alive.
+bool validBases(napi_env env, const double* bases, size_t count) {
+  for (size_t i = 0; i < count; ++i)
+    if (!(bases[i] >= 4096)) return fail(env, "native: a slot has no memory");
+  return true;
+}
+
+napi_value number(napi_env env, int32_t value) {
+  napi_value result = nullptr;
+  napi_create_int32(env, value, &result);
+  return result;
+}
+
+// run(words: Int32Array, count, bases: Float64Array, bytes: Float64Array, slots, threads): -1 or the index of the
+// call that failed; message() then says why, and the calls before it have run.
+napi_value run(napi_env env, napi_callback_info info) {
+  napi_value args[6];
+  Span words, bases, bytes;
+  uint32_t count = 0, slots = 0;
+  int32_t threads = 1;
+  if (!arguments(env, info, args) || !typedArray(env, args[0], napi_int32_array, words) ||
+      !typedArray(env, args[2], napi_float64_array, bases) || !typedArray(env, args[3], napi_float64_array, bytes))
+    return nullptr;
+  napi_get_value_uint32(env, args[1], &count);
+  napi_get_value_uint32(env, args[4], &slots);
+  napi_get_value_int32(env, args[5], &threads);
+  if (count > words.length || slots > bases.length || slots > bytes.length) {
+    fail(env, "native: count exceeds its array");
+    return nullptr;
+  }
+  const double* base = static_cast<const double*>(bases.data);
+  if (!validBases(env, base, slots)) return nullptr;
+  Instance& instance = instanceOf(env);
+  wl::Program& program = instance.eager;
+  try {
+    program.load(wl::table(), static_cast<const int32_t*>(words.data), count, static_cast<const double*>(bytes.data),
+                 slots);
+    const int32_t refused = program.failed();
+    if (refused >= 0) instance.error = program.error();
+    wl::setThreads(threads);
+    const int32_t failed = program.run(0, program.calls(), base);
+    if (failed >= 0) instance.error = program.error();
+    return number(env, failed >= 0 ? failed : refused);
+  } catch (const std::exception& error) {
+    fail(env, error.what());
+    return nullptr;
+  }
+}
+
+// execute(program, begin, end, bases: Float64Array, threads): -1 or the index of the call that failed.
+napi_value execute(napi_env env, napi_callback_info info) {
+  napi_value args[5];
+  Span bases;
+  void* data = nullptr;
+  int32_t begin = 0, end = 0, threads = 1;
+  if (!arguments(env, info, args) || !typedArray(env, args[3], napi_float64_array, bases)) return nullptr;
+  if (napi_get_value_external(env, args[0], &data) != napi_ok) {
+    fail(env, "native: not a program");
+    return nullptr;
+  }
+  wl::Program& program = *static_cast<wl::Program*>(data);
+  napi_get_value_int32(env, args[1], &begin);
+  napi_get_value_int32(env, args[2], &end);
+  napi_get_value_int32(env, args[4], &threads);
+  if (begin < 0 || end > program.calls() || begin > end || bases.length < program.slots()) {
+    fail(env, "native: the program has no such calls or slots");
+    return nullptr;
+  }
+  const double* base = static_cast<const double*>(bases.data);
+  if (!validBases(env, base, program.slots())) return nullptr;
+  wl::setThreads(threads);
+  const int32_t failed = program.run(begin, end, base);
+  if (failed >= 0) instanceOf(env).error = program.error();
+  return number(env, failed);
+}
+
+// prepare(words: Int32Array, bytes: Float64Array): a program. Throws if a call is refused.
+Napi::Value prepare(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Span words, bytes;
+  if (info.Length() < 2 || !typedArray(env, info[0], napi_int32_array, words) ||
+      !typedArray(env, info[1], napi_float64_array, bytes))
+    return env.Undefined();
+  auto program = std::make_unique<wl::Program>();
+  if (!program->load(wl::table(), static_cast<const int32_t*>(words.data), words.length,
+                     static_cast<const double*>(bytes.data), bytes.length))
+    throw Napi::Error::New(env, "call " + std::to_string(program->failed()) + ": " + program->error());
+  return Napi::External<wl::Program>::New(env, program.release(), [](Napi::Env, wl::Program* p) { delete p; });
+}
+
+// address(buffer: ArrayBuffer): where its memory begins. Valid while the buffer is alive and not detached.
+Napi::Value address(const Napi::CallbackInfo& info) {
+  if (!info[0].IsArrayBuffer()) throw Napi::TypeError::New(info.Env(), "native: not an ArrayBuffer");
+  return Napi::Number::New(info.Env(), static_cast<double>(reinterpret_cast<uintptr_t>(
+                                           info[0].As<Napi::ArrayBuffer>().Data())));
+}
+
+// adviseHuge(buffer: ArrayBuffer): asks for huge pages behind it, before it is first written.
+void adviseHuge(const Napi::CallbackInfo& info) {
+  if (!info[0].IsArrayBuffer()) throw Napi::TypeError::New(info.Env(), "native: not an ArrayBuffer");
+  auto buffer = info[0].As<Napi::ArrayBuffer>();
+  wl::adviseHuge(buffer.Data(), buffer.ByteLength());
+}
+
+Napi::Value message(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), instanceOf(info.Env()).error);
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  const wl::Table& table = wl::table();
+  napi_set_instance_data(
+      env, new Instance, [](napi_env, void* data, void*) { delete static_cast<Instance*>(data); }, nullptr);
+  Napi::Array kernels = Napi::Array::New(env, static_cast<size_t>(table.entryCount));
+  for (int32_t i = 0; i < table.entryCount; ++i) kernels[static_cast<uint32_t>(i)] = table.entries[i].name;
+  Napi::Array scalars = Napi::Array::New(env, static_cast<size_t>(table.scalarCount));
+  for (int32_t i = 0; i < table.scalarCount; ++i) scalars[static_cast<uint32_t>(i)] = table.scalars[i];
+  exports["isa"] = table.isa;
+  exports["kernels"] = kernels;
+  exports["scalars"] = scalars;
+  exports["availableThreads"] = wl::availableThreads();
+  exports["prepare"] = Napi::Function::New(env, prepare);
+  exports["address"] = Napi::Function::New(env, address);
+  exports["adviseHuge"] = Napi::Function::New(env, adviseHuge);
+  exports["message"] = Napi::Function::New(env, message);
+  const napi_property_descriptor hot[] = {
+      {"run", nullptr, run, nullptr, nullptr, nullptr, napi_default, nullptr},
+      {"execute", nullptr, execute, nullptr, nullptr, nullptr, napi_default, nullptr},
+  };
+  napi_define_properties(env, exports, 2, hot);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(weightloom, init)

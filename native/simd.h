@@ -1,0 +1,103 @@
+// One vector of 32-bit lanes, as wide as the instruction set of the including file allows: arithmetic, comparison and
+// `mask ? a : b` are the compiler's own vector operators; this header adds what they lack. It is included inside
+// that instruction set's namespace (see isa/*.cpp), so it has no include guard and includes nothing.
+//
+// A comparison yields lanes of 0 or -1 (`I`). Nothing here contracts a*b+c by itself: `fma` is explicit.
+
+constexpr int kLanes = WL_LANES;
+
+typedef float F __attribute__((vector_size(WL_LANES * 4)));
+typedef int32_t I __attribute__((vector_size(WL_LANES * 4)));
+typedef uint32_t U __attribute__((vector_size(WL_LANES * 4)));
+typedef float FLoose __attribute__((vector_size(WL_LANES * 4), aligned(4), may_alias));
+typedef int32_t ILoose __attribute__((vector_size(WL_LANES * 4), aligned(4), may_alias));
+
+#define WL_INLINE static inline __attribute__((always_inline))
+
+WL_INLINE F splat(float x) { return x - F{}; }
+WL_INLINE I splat(int32_t x) { return x - I{}; }
+WL_INLINE U splat(uint32_t x) { return x - U{}; }
+
+WL_INLINE F load(const float* p) { return *reinterpret_cast<const FLoose*>(p); }
+WL_INLINE I load(const int32_t* p) { return *reinterpret_cast<const ILoose*>(p); }
+WL_INLINE void store(float* p, F v) { *reinterpret_cast<FLoose*>(p) = v; }
+WL_INLINE void store(int32_t* p, I v) { *reinterpret_cast<ILoose*>(p) = v; }
+
+WL_INLINE I bits(F v) { return reinterpret_cast<I>(v); }
+WL_INLINE F float_(I v) { return reinterpret_cast<F>(v); }
+WL_INLINE F abs(F v) { return float_(bits(v) & splat(int32_t(0x7fffffff))); }
+WL_INLINE F copysign(F magnitude, F sign) {
+  const I top = splat(int32_t(0x80000000u));
+  return float_((bits(magnitude) & ~top) | (bits(sign) & top));
+}
+WL_INLINE F toFloat(I v) { return __builtin_convertvector(v, F); }
+// Truncates toward zero; lanes out of range or NaN are unspecified.
+WL_INLINE I toInt(F v) { return __builtin_convertvector(v, I); }
+
+// `mask` must be lanes of 0 or -1.
+WL_INLINE F select(I mask, F yes, F no) { return mask ? yes : no; }
+// The smaller (larger) lane; the second operand where one is NaN, as the machine's own instruction does.
+WL_INLINE F least(F a, F b) { return a < b ? a : b; }
+WL_INLINE F most(F a, F b) { return a > b ? a : b; }
+
+// Loads (stores) the first n lanes, 0 < n <= kLanes, and touches no memory beyond them; the other lanes read 0.
+#if WL_LANES == 16
+WL_INLINE F loadFirst(const float* p, int n) { return (F)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+WL_INLINE void storeFirst(float* p, F v, int n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
+#elif WL_LANES == 8
+WL_INLINE I firstLanes(int n) { return I{0, 1, 2, 3, 4, 5, 6, 7} < splat(int32_t(n)); }
+WL_INLINE F loadFirst(const float* p, int n) { return (F)_mm256_maskload_ps(p, (__m256i)firstLanes(n)); }
+WL_INLINE void storeFirst(float* p, F v, int n) { _mm256_maskstore_ps(p, (__m256i)firstLanes(n), (__m256)v); }
+#else
+WL_INLINE F loadFirst(const float* p, int n) {
+  F v = {};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+WL_INLINE void storeFirst(float* p, F v, int n) {
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+#endif
+
+// a*b+c rounded once where the machine can (kFma), twice where it cannot.
+#if WL_LANES == 16
+constexpr bool kFma = true;
+WL_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+WL_INLINE F sqrt(F v) { return (F)_mm512_maskz_sqrt_ps(0xffff, (__m512)v); }
+WL_INLINE F floor(F v) {
+  return (F)_mm512_maskz_roundscale_ps(0xffff, (__m512)v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+#elif WL_LANES == 8
+constexpr bool kFma = true;
+WL_INLINE F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+WL_INLINE F sqrt(F v) { return (F)_mm256_sqrt_ps((__m256)v); }
+WL_INLINE F floor(F v) { return (F)_mm256_floor_ps((__m256)v); }
+#elif defined(WL_NEON)
+constexpr bool kFma = true;
+WL_INLINE F fma(F a, F b, F c) { return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+WL_INLINE F sqrt(F v) { return (F)vsqrtq_f32((float32x4_t)v); }
+WL_INLINE F floor(F v) { return (F)vrndmq_f32((float32x4_t)v); }
+#else
+constexpr bool kFma = false;
+WL_INLINE F fma(F a, F b, F c) { return a * b + c; }
+WL_INLINE F sqrt(F v) {
+  for (int i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+  return v;
+}
+WL_INLINE F floor(F v) {
+  const F whole = toFloat(toInt(v));
+  const F down = copysign(whole - select(whole > v, splat(1.f), F{}), v);
+  return select(abs(v) < splat(8388608.f), down, v);
+}
+#endif
+
+// The lanes' sum, largest and smallest, taken in one fixed order.
+WL_INLINE float sumLanes(F v) {
+  float s[kLanes];
+  store(s, v);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) s[i] += s[i + half];
+  return s[0];
+}
