@@ -3,13 +3,15 @@ import { join } from 'node:path';
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 
 /**
- * Test files that open a WebGPU device, found by the word in their text. They run one at a time: software adapters
- * use every core, and some drivers allow few devices.
+ * Test files that open a WebGPU device, found by the backend's name in their text. They run one at a time: software
+ * adapters use every core, and some drivers allow few devices.
  */
 const gpuTests = readdirSync(join(import.meta.dirname, 'tests'), { recursive: true, encoding: 'utf8' })
   .filter(name => name.endsWith('.test.ts'))
   .map(name => join('tests', name))
-  .filter(file => /webgpu/i.test(readFileSync(join(import.meta.dirname, file), 'utf8')));
+  .filter(file =>
+    /'webgpu'|'\.\.\/src\/backends\/webgpu\//.test(readFileSync(join(import.meta.dirname, file), 'utf8')),
+  );
 
 const project = (test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration => ({
   test: { pool: 'forks', execArgv: ['--expose-gc'], testTimeout: 60_000, hookTimeout: 60_000, ...test },
