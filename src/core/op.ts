@@ -2,7 +2,7 @@
  * What an op is, and how it is applied. An op's file is its specification: shape rule, reference loop, derivative.
  * Backends hold accelerations of the reference loop under the op's kernel name.
  */
-import type { Attrs, DType, View } from './backend.js';
+import type { Attrs, Command, DType, View } from './backend.js';
 import { ArgumentError, BackendError, DTypeError, KernelError } from './errors.js';
 import { record } from './grad.js';
 import { enqueue, runtime } from './queue.js';
@@ -38,6 +38,8 @@ export interface OpSpec<A = Attrs> {
   readonly view?: (x: View, attrs: A) => View;
   /** The views the kernel is given, where they are not the inputs' own (broadcast, permuted). */
   readonly operands?: (ins: readonly Tensor[], attrs: A, outs: readonly Out[]) => View[];
+  /** For ops made of several kernel calls (each may write a window of the output). Replaces `operands`. */
+  readonly lower?: (ins: readonly Tensor[], outs: readonly Tensor[], attrs: A) => Command[];
   /** What the kernel is told, where it is not the attributes. */
   readonly kernelAttrs?: (attrs: A, ins: readonly Tensor[]) => Attrs;
   /** The meaning: slow, obvious loops over dense operands; accumulates in float64. */
@@ -60,6 +62,9 @@ export function opNamed(name: string): OpSpec<any> {
   if (!op) throw new KernelError(`no op named '${name}'`);
   return op;
 }
+
+/** True if an op of that name exists. */
+export const hasOp = (name: string): boolean => table.has(name);
 
 /** Every op defined so far, in order. */
 export const allOps = (): OpSpec<any>[] => [...table.values()];
@@ -89,23 +94,37 @@ export function apply<A>(op: OpSpec<A>, ins: readonly Tensor[], attrs: A): Tenso
   let outs: Tensor[];
   if (op.view) outs = [new Tensor(op.view(ins[0].view, attrs))];
   else {
-    const kernel = op.kernel ?? op.name;
-    if (!backend.has(kernel))
-      throw new KernelError(`${op.name}: the ${backend.name} backend has no kernel '${kernel}'`);
     const told = op.outputs!(ins, attrs);
     const specs: readonly Out[] = Array.isArray(told) ? told : [told as Out];
     outs = specs.map(
       o => new Tensor(denseView(newStorage(backend, o.dtype ?? 'f32', sizeOf(o.shape)), o.shape)),
     );
-    const views = op.operands ? op.operands(ins, attrs, specs) : ins.map(x => x.view);
-    const toKernel = op.kernelAttrs ? op.kernelAttrs(attrs, ins) : ((attrs ?? noAttrs) as Attrs);
-    const command = { kernel, op: op.name, outs: outs.map(o => o.view), ins: views, attrs: toKernel };
-    if (runtime.perturb?.op === op.name && runtime.perturb.backend === backend.name) falsify(command);
-    else enqueue(command);
+    for (const command of op.lower ? op.lower(ins, outs, attrs) : [commandOf(op, ins, outs, specs, attrs)]) {
+      if (!backend.has(command.kernel))
+        throw new KernelError(`${op.name}: the ${backend.name} backend has no kernel '${command.kernel}'`);
+      if (runtime.perturb?.op === op.name && runtime.perturb.backend === backend.name) falsify(command);
+      else enqueue(command);
+    }
   }
   deps &= runtime.openGradients;
   if (deps !== 0) record(op, ins, outs, attrs, deps);
   return outs;
+}
+
+function commandOf<A>(
+  op: OpSpec<A>,
+  ins: readonly Tensor[],
+  outs: readonly Tensor[],
+  specs: readonly Out[],
+  attrs: A,
+): Command {
+  return {
+    kernel: op.kernel ?? op.name,
+    op: op.name,
+    outs: outs.map(o => o.view),
+    ins: op.operands ? op.operands(ins, attrs, specs) : ins.map(x => x.view),
+    attrs: op.kernelAttrs ? op.kernelAttrs(attrs, ins) : ((attrs ?? noAttrs) as Attrs),
+  };
 }
 
 const noAttrs: Attrs = Object.freeze({});
@@ -126,7 +145,7 @@ function checkInput<A>(op: OpSpec<A>, ins: readonly Tensor[], i: number): Tensor
 }
 
 /** Runs the command into other memory and stores a wrong copy of the first result (see `runtime.perturb`). */
-function falsify(command: Parameters<typeof enqueue>[0]): void {
+function falsify(command: Command): void {
   const outs = command.outs.map(v =>
     denseView(newStorage(v.storage.backend, v.storage.dtype, sizeOf(v.shape)), v.shape),
   );

@@ -1,0 +1,11 @@
+/** weightloom's public names. */
+export { type BackendName, type InitOptions, init, open } from './backends/init.js';
+export type { Backend, DType, TypedArray } from './core/backend.js';
+export * from './core/errors.js';
+export { type GradOptions, grad, hvp, stopGradient, valueAndGrad, vjp } from './core/grad.js';
+export { type Dense, defineOp, type OpSpec } from './core/op.js';
+export { sync } from './core/queue.js';
+export type { Shape } from './core/shape.js';
+export { current, memory, scope, Tensor, use, withBackend } from './core/tensor.js';
+export * as tree from './core/tree.js';
+export * from './ops/index.js';

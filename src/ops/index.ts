@@ -1,0 +1,17 @@
+/** Every op, one line per file. */
+export * from './cast.js';
+export * from './concat.js';
+export * from './conv2d.js';
+export * from './create.js';
+export * from './custom.js';
+export * from './einsum.js';
+export * from './elementwise.js';
+export * from './gather.js';
+export * from './matmul.js';
+export * from './norm.js';
+export * from './pool.js';
+export * from './ragged.js';
+export * from './random.js';
+export * from './reduce.js';
+export * from './softmax.js';
+export * from './views.js';
