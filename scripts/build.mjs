@@ -28,7 +28,7 @@ const STEPS = {
   addon: {
     output: 'build/Release/weightloom.node',
     sources: ['native', 'CMakeLists.txt', 'scripts/native.mjs'],
-    command: ['scripts/native.mjs'],
+    command: ['scripts/native.mjs', '--strict'],
   },
   shaders: {
     output: 'src/backends/webgpu/shaders.gen.ts',
@@ -116,10 +116,9 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
   if (existsSync(join(root, 'node_modules/typescript'))) {
     if (process.argv.includes('--clean')) rmSync(join(root, 'dist'), { recursive: true, force: true });
     const failed = build();
-    if (failed.length > 0) {
-      console.error(`build: ${failed.join(', ')} failed`);
-      process.exitCode = 1;
-    }
+    if (failed.length > 0) console.error(`build: ${failed.join(', ')} failed`);
+    // The library runs without the addon, so a machine that cannot build it is not an error.
+    if (failed.some(name => name !== 'addon')) process.exitCode = 1;
   } else {
     console.error('build: nothing built, the development dependencies are not installed');
   }

@@ -4,10 +4,13 @@ import ts from 'typescript';
 
 /** Rooms of src/ from the ground up; those of one row do not see each other. */
 const FLOORS = [['core'], ['program'], ['ops'], ['nn', 'optim', 'data', 'io'], ['hyper'], ['meta'], ['cli']];
-/** What is imported from core for its values by every backend; everything else of core is imported for its types. */
+/** What backends import from core for its values; the rest of core they import for its types. */
 const BACKEND_VALUES = ['src/core/errors.ts', 'src/core/backend.ts'];
-/** `ref` finds the loops it runs in core's op table, and walks its strides. */
-const REF_VALUES = ['src/core/op.ts', 'src/core/shape.ts'];
+/** `ref` finds the loops it runs in core's op table and walks its strides; `init` puts a backend in use. */
+const MORE_BACKEND_VALUES: Record<string, readonly string[]> = {
+  'src/backends/ref.ts': ['src/core/op.ts', 'src/core/shape.ts'],
+  'src/backends/init.ts': ['src/core/tensor.ts'],
+};
 /** Rooms that need files, and so may use Node's modules; the rest runs in browsers too. */
 const NODE_PLACES = [/^src\/(cli|data|io)\//, /^src\/backends\/cpu\b/];
 
@@ -83,7 +86,7 @@ function edgeProblem(
   if (above === undefined) return `${room} stands below it`;
   if (room === 'backends') {
     if (above !== 'core') return 'backends see core alone';
-    const values = path === 'src/backends/ref.ts' ? [...BACKEND_VALUES, ...REF_VALUES] : BACKEND_VALUES;
+    const values = [...BACKEND_VALUES, ...(MORE_BACKEND_VALUES[path] ?? [])];
     return typesOnly || values.includes(target) ? null : "backends import core's types only";
   }
   if (above === 'backends') return 'backends are reached through core';

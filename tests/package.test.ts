@@ -1,0 +1,79 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+const root = join(import.meta.dirname, '..');
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const folder = mkdtempSync(join(tmpdir(), 'weightloom-package-'));
+
+/** Runs a command in a folder that is no checkout, without what npm and vitest put into the environment. */
+function run(command: string, args: string[], cwd = folder): string {
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([key]) => !/^(npm_|NODE_OPTIONS|NODE_ENV|VITEST|INIT_CWD)/.test(key)),
+  );
+  return execFileSync(command, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+}
+
+/** All file paths in a package.json `exports` value. */
+const targets = (exports: unknown): string[] =>
+  typeof exports === 'string' ? [exports] : Object.values(exports as object).flatMap(targets);
+
+describe('the packed tarball', () => {
+  let packed: { filename: string; size: number; files: { path: string }[] };
+  let paths: string[];
+
+  beforeAll(() => {
+    const json = run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], root);
+    [packed] = JSON.parse(json);
+    paths = packed.files.map(file => file.path);
+    writeFileSync(join(folder, 'package.json'), '{ "name": "empty", "private": true, "type": "module" }');
+    const options = ['--ignore-scripts', '--omit=optional', '--no-audit', '--no-fund', '--prefer-offline'];
+    run('npm', ['install', ...options, join(folder, packed.filename)]);
+  }, 180_000);
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it('holds what package.json points at', () => {
+    const wanted = [...targets(manifest.exports), ...Object.values<string>(manifest.bin)];
+    expect(wanted.map(path => path.replace(/^\.\//, '')).filter(path => !paths.includes(path))).toEqual([]);
+    expect(paths).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'CHANGELOG.md']));
+  });
+
+  it('holds outputs only, and no file that makes npm compile at installation', () => {
+    const allowed =
+      /^(dist\/src\/.*\.(js|d\.ts)|dist\/tests\/cases\.(js|d\.ts)|prebuilds\/.*\.node|[A-Z]+(\.md)?|package\.json)$/;
+    expect(paths.filter(path => !allowed.test(path))).toEqual([]);
+    const scripts = ['preinstall', 'install', 'postinstall'].filter(name => name in manifest.scripts);
+    expect(scripts).toEqual([]);
+    expect(packed.size).toBeLessThan(5e6);
+  });
+
+  it('needs no package beside its dependencies', () => {
+    const installed = Object.keys(
+      JSON.parse(run('npm', ['ls', '--json', '--depth=1'])).dependencies.weightloom.dependencies,
+    );
+    expect(installed.filter(name => !(name in manifest.dependencies))).toEqual([]);
+    expect(existsSync(join(folder, 'node_modules/webgpu'))).toBe(false);
+  });
+
+  it('can be imported and required, and exports the same names both ways', () => {
+    const names = (load: string) =>
+      JSON.parse(
+        run('node', ['-e', `${load}.then(m => console.log(JSON.stringify(Object.keys(m).sort())))`]),
+      );
+    const imported = names(`import('weightloom')`);
+    expect(imported).toEqual(expect.arrayContaining(['grad', 'init', 'matmul']));
+    expect(
+      names(
+        `Promise.resolve(process.getBuiltinModule('module').createRequire(process.cwd() + '/x')('weightloom'))`,
+      ),
+    ).toEqual(imported);
+  });
+
+  it('has a command that tells what works here', () => {
+    const info = JSON.parse(run('npx', ['--no-install', 'weightloom', 'info', '--json']));
+    expect(info.version).toBe(manifest.version);
+    expect(info.backends.ref.ok).toBe(true);
+  });
+});
