@@ -76,4 +76,14 @@ describe('the packed tarball', () => {
     expect(info.version).toBe(manifest.version);
     expect(info.backends.ref.ok).toBe(true);
   });
+
+  it("runs the README's example: twenty training steps without addon and optional packages", () => {
+    const [, code] = /```js\n(import[^`]*)```/.exec(readFileSync(join(root, 'README.md'), 'utf8'))!;
+    expect(code).toContain('i < 20');
+    writeFileSync(join(folder, 'example.mjs'), code);
+    const loss = Number(run('node', ['example.mjs']));
+    // Predicting zero scores 4.25 on average; one batch of 32 tasks strays from that by about 0.8.
+    expect(loss).toBeGreaterThan(0);
+    expect(loss).toBeLessThan(7);
+  });
 });
