@@ -20,6 +20,28 @@ function run(command: string, args: string[], cwd = folder): string {
 const targets = (exports: unknown): string[] =>
   typeof exports === 'string' ? [exports] : Object.values(exports as object).flatMap(targets);
 
+describe('the lock file', () => {
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { resolved?: string; optionalDependencies?: Record<string, string> }>;
+  };
+
+  // npm drops other platforms' packages from a lock file it rewrites beside an installed tree; `npm ci` then fails.
+  it('has the packages of every platform', () => {
+    const wanted = Object.entries(packages).flatMap(([path, { optionalDependencies = {} }]) =>
+      Object.keys(optionalDependencies).map(name => ({ name, nested: `${path}/node_modules/${name}` })),
+    );
+    expect(wanted.length).toBeGreaterThan(0);
+    const missing = wanted.filter(
+      ({ name, nested }) => !packages[nested] && !packages[`node_modules/${name}`],
+    );
+    expect(missing.map(({ name }) => name)).toEqual([]);
+  });
+
+  it('names no registry', () => {
+    expect(Object.entries(packages).filter(([, entry]) => entry.resolved !== undefined)).toEqual([]);
+  });
+});
+
 describe('the packed tarball', () => {
   let packed: { filename: string; size: number; files: { path: string }[] };
   let paths: string[];
