@@ -1,0 +1,1 @@
+fn evaluate(i: u32) { store_y(i, load_x(i)); }

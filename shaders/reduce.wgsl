@@ -1,0 +1,24 @@
+// LANES threads share one output. Each folds every (LANES * PARTS)-th element, a tree folds the lanes. With PARTS > 1
+// an output is cut into parts that a second pass folds. The order depends on the shape alone.
+var<workgroup> folded: array<f32, WIDTH>;
+
+@compute @workgroup_size(WIDTH)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+  let lane = local % LANES;
+  let output = group_index(id) * (WIDTH / LANES) + local / LANES;
+  let row = min(output, OUTPUTS - 1u) / PARTS;
+  let part = output % PARTS;
+  var value = identity();
+  for (var j = part * LANES + lane; j < LENGTH; j += LANES * PARTS) {
+    value = combine(value, load_x(row, j));
+  }
+  folded[local] = value;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) {
+      value = combine(value, folded[local + half]);
+      folded[local] = value;
+    }
+  }
+  if (lane == 0u && output < OUTPUTS) { store_y(output, value); }
+}

@@ -1,0 +1,31 @@
+// LANES threads share one row: its maximum, then the sum of exponentials, then the results.
+var<workgroup> shared_values: array<f32, WIDTH>;
+
+// The fold of one value per lane, given to every lane of the row.
+fn over_lanes(local: u32, lane: u32, value: f32, largest: bool) -> f32 {
+  var result = value;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    shared_values[local] = result;
+    workgroupBarrier();
+    let other = shared_values[local ^ half];
+    result = select(result + other, math_max(result, other), largest);
+    workgroupBarrier();
+  }
+  return result;
+}
+
+@compute @workgroup_size(WIDTH)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+  let lane = local % LANES;
+  let wanted = group_index(id) * (WIDTH / LANES) + local / LANES;
+  let row = min(wanted, ROWS - 1u);
+  var peak = -math_infinity();
+  for (var j = lane; j < LENGTH; j += LANES) { peak = math_max(peak, load_x(row, j)); }
+  peak = over_lanes(local, lane, peak, true);
+  var sum = 0.0;
+  for (var j = lane; j < LENGTH; j += LANES) { sum += exp(load_x(row, j) - peak); }
+  sum = over_lanes(local, lane, sum, false);
+  if (wanted < ROWS) {
+    for (var j = lane; j < LENGTH; j += LANES) { store_y(row, j, result(load_x(row, j) - peak, sum)); }
+  }
+}

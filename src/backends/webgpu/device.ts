@@ -1,0 +1,142 @@
+/** How a WebGPU device is had, what it can do, and how its asynchronous failures reach the next call. */
+import {
+  DeviceLimitError,
+  DeviceLostError,
+  DisposedError,
+  KernelError,
+  MemoryError,
+  NoAdapterError,
+  type WeightloomError,
+} from '../../core/errors.js';
+
+/** The limits asked for, as far as the adapter grants them. */
+const WANTED = [
+  'maxStorageBuffersPerShaderStage',
+  'maxStorageBufferBindingSize',
+  'maxBufferSize',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+  'maxComputeWorkgroupsPerDimension',
+  'minUniformBufferOffsetAlignment',
+] as const satisfies (keyof GPUSupportedLimits)[];
+
+type Limits = Record<(typeof WANTED)[number], number>;
+
+/**
+ * Objects made by the npm package's `create()`. They must never be collected: Dawn aborts the process if one goes
+ * while its adapters or devices are in use.
+ */
+const kept: GPU[] = [];
+
+async function findGpu(): Promise<GPU> {
+  const browser = typeof navigator === 'undefined' ? undefined : navigator.gpu;
+  if (browser) return browser;
+  if (kept.length > 0) return kept[0];
+  try {
+    const dawn = await import(/* @vite-ignore */ /* webpackIgnore: true */ 'webgpu');
+    kept.push(dawn.create([]));
+    return kept[0];
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
+    throw new NoAdapterError(
+      `this runtime has no navigator.gpu, and the npm package 'webgpu' cannot be used: ${why}`,
+      { cause },
+    );
+  }
+}
+
+/** A device with its traits, and the first failure nobody has been told of yet. */
+export class Device {
+  private failure: WeightloomError | null = null;
+  private disposed = false;
+
+  private constructor(
+    readonly gpu: GPUDevice,
+    readonly info: GPUAdapterInfo,
+    readonly limits: Limits,
+    /** True if the adapter runs on the CPU: shared memory and barriers cost there and gain nothing. */
+    readonly software: boolean,
+  ) {
+    gpu.addEventListener('uncapturederror', event => {
+      event.preventDefault();
+      this.fail(typed(event.error, 'WebGPU'));
+    });
+    void gpu.lost.then(({ message }) => {
+      if (!this.disposed) this.fail(new DeviceLostError(`the WebGPU device was lost: ${message}`));
+    });
+  }
+
+  /** Asks for an adapter and a device. Throws NoAdapterError with the reason. */
+  static async open(powerPreference: GPUPowerPreference): Promise<Device> {
+    const gpu = await findGpu();
+    const adapter = await gpu.requestAdapter({ powerPreference });
+    if (!adapter)
+      throw new NoAdapterError('WebGPU is present but offers no adapter (is a Vulkan driver installed?)');
+    const limits = Object.fromEntries(WANTED.map(name => [name, adapter.limits[name]])) as Limits;
+    let device: GPUDevice;
+    try {
+      device = await adapter.requestDevice({ requiredLimits: limits });
+    } catch (cause) {
+      throw new NoAdapterError(`the adapter '${nameOf(adapter.info)}' gave no device: ${cause}`, { cause });
+    }
+    const software = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(nameOf(adapter.info));
+    return new Device(device, adapter.info, limits, software);
+  }
+
+  get name(): string {
+    return nameOf(this.info);
+  }
+
+  /** Keeps a failure for the next `check`. A lost device stays lost; of other failures the first is told. */
+  fail(error: WeightloomError): void {
+    if (error instanceof DeviceLostError || !this.failure) this.failure = error;
+  }
+
+  /** Throws what failed since the last check. */
+  check(): void {
+    if (this.disposed) throw new DisposedError('the WebGPU backend was disposed');
+    const failure = this.failure;
+    if (!failure) return;
+    if (!(failure instanceof DeviceLostError)) this.failure = null;
+    throw failure;
+  }
+
+  /** Runs `make`; a validation error it causes becomes a KernelError that starts with `what`. */
+  guard<T>(what: string, make: () => T): T {
+    this.gpu.pushErrorScope('validation');
+    const made = make();
+    this.gpu.popErrorScope().then(
+      error => error && this.fail(typed(error, what)),
+      () => {
+        // The scope of a lost device is rejected; `lost` tells that.
+      },
+    );
+    return made;
+  }
+
+  /** Throws DeviceLimitError if one binding cannot hold `bytes`. */
+  checkSize(bytes: number): void {
+    const most = Math.min(this.limits.maxStorageBufferBindingSize, this.limits.maxBufferSize);
+    if (bytes > most)
+      throw new DeviceLimitError(
+        `a tensor of ${bytes} bytes was asked for; '${this.name}' takes at most ${most}`,
+      );
+  }
+
+  dispose(): void {
+    this.disposed = true;
+    this.gpu.destroy();
+  }
+}
+
+const nameOf = (info: GPUAdapterInfo): string =>
+  info.description || [info.vendor, info.architecture].filter(Boolean).join(' ') || 'unnamed adapter';
+
+function typed(error: GPUError, what: string): WeightloomError {
+  const text = `${what}: ${error.message}`;
+  const memory = typeof GPUOutOfMemoryError !== 'undefined' && error instanceof GPUOutOfMemoryError;
+  return memory || error.constructor.name === 'GPUOutOfMemoryError'
+    ? new MemoryError(text)
+    : new KernelError(text);
+}

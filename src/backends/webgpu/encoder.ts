@@ -1,0 +1,140 @@
+/** Recording of dispatches into one command buffer, with their parameter blocks. */
+import type { Device } from './device.js';
+import { type Block, USAGE } from './memory.js';
+import type { Pipeline, Pipelines } from './pipelines.js';
+import { MAX_PARAMS, type Param } from './source.js';
+
+const PAGE_WORDS = 8192;
+
+interface Page {
+  readonly buffer: GPUBuffer;
+  readonly group: GPUBindGroup;
+  readonly words: Uint32Array<ArrayBuffer>;
+  used: number;
+}
+
+/** Where a dispatch finds its parameter block. */
+export interface ParamSlot {
+  readonly group: GPUBindGroup;
+  readonly offset: readonly [number];
+}
+
+/** Parameter blocks, collected on the host and uploaded together in front of the work that reads them. */
+export class ParamPages {
+  private readonly pages: Page[] = [];
+  private current = 0;
+  private readonly floats = new Float32Array(1);
+  private readonly bits = new Uint32Array(this.floats.buffer);
+  private readonly alignWords: number;
+
+  constructor(
+    private readonly device: Device,
+    private readonly layout: GPUBindGroupLayout,
+  ) {
+    this.alignWords = Math.max(1, device.limits.minUniformBufferOffsetAlignment / 4);
+  }
+
+  /** Adds a block. It is on the device after the next `upload`. */
+  put(params: readonly Param[], offsets: readonly number[], immediates: readonly number[]): ParamSlot {
+    let page = this.pages[this.current];
+    if (page && page.used + MAX_PARAMS > PAGE_WORDS) page = this.pages[++this.current];
+    if (!page) this.pages[this.current] = page = this.newPage();
+    const start = page.used;
+    params.forEach((param, i) => {
+      page.words[start + i] = param >= 0 ? offsets[param] : this.bitsOf(immediates[-1 - param]);
+    });
+    page.used = Math.ceil((start + params.length) / this.alignWords) * this.alignWords;
+    return { group: page.group, offset: [start * 4] };
+  }
+
+  /** Queues the upload of what was added since the last one, and starts over. */
+  upload(): void {
+    for (const page of this.pages) {
+      if (page.used > 0) this.device.gpu.queue.writeBuffer(page.buffer, 0, page.words, 0, page.used);
+      page.used = 0;
+    }
+    this.current = 0;
+  }
+
+  dispose(): void {
+    for (const page of this.pages) page.buffer.destroy();
+    this.pages.length = 0;
+  }
+
+  private newPage(): Page {
+    const { gpu } = this.device;
+    const buffer = gpu.createBuffer({ size: PAGE_WORDS * 4, usage: USAGE.uniform | USAGE.copyTarget });
+    const group = gpu.createBindGroup({
+      layout: this.layout,
+      entries: [{ binding: 0, resource: { buffer, size: MAX_PARAMS * 4 } }],
+    });
+    return { buffer, group, words: new Uint32Array(PAGE_WORDS), used: 0 };
+  }
+
+  private bitsOf(value: number): number {
+    this.floats[0] = value;
+    return this.bits[0];
+  }
+}
+
+/** Work submitted so far. */
+export interface Made {
+  submits: number;
+  dispatches: number;
+}
+
+/** One command encoder with one compute pass, each begun when it is first needed. */
+export class Recording {
+  private encoder: GPUCommandEncoder | null = null;
+  private pass: GPUComputePassEncoder | null = null;
+  private pipeline: Pipeline | null = null;
+  private dispatches = 0;
+
+  constructor(private readonly device: Device) {}
+
+  dispatch(pipeline: Pipeline, group: GPUBindGroup, params: ParamSlot | null, x: number, y: number): void {
+    const pass = (this.pass ??= this.begin().beginComputePass());
+    if (pipeline !== this.pipeline) pass.setPipeline(pipeline.handle);
+    this.pipeline = pipeline;
+    pass.setBindGroup(0, group);
+    if (params) pass.setBindGroup(1, params.group, params.offset);
+    pass.dispatchWorkgroups(x, y);
+    this.dispatches++;
+  }
+
+  copy(from: Block, fromByte: number, to: Block, bytes: number): void {
+    this.endPass();
+    this.begin().copyBufferToBuffer(from.buffer, fromByte, to.buffer, 0, bytes);
+  }
+
+  /** Submits what was recorded, if anything, and counts it. */
+  submit(made: Made): void {
+    this.endPass();
+    if (!this.encoder) return;
+    this.device.gpu.queue.submit([this.encoder.finish()]);
+    made.submits++;
+    made.dispatches += this.dispatches;
+  }
+
+  private begin(): GPUCommandEncoder {
+    return (this.encoder ??= this.device.gpu.createCommandEncoder());
+  }
+
+  private endPass(): void {
+    this.pass?.end();
+    this.pass = null;
+    this.pipeline = null;
+  }
+}
+
+/** The bind group of a dispatch. `blocks` is indexed by slot. */
+export const groupOf = (
+  pipelines: Pipelines,
+  pipeline: Pipeline,
+  slots: readonly number[],
+  blocks: readonly Block[],
+): GPUBindGroup =>
+  pipelines.bindGroup(
+    pipeline.layout,
+    slots.map(slot => blocks[slot]),
+  );

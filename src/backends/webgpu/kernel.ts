@@ -1,0 +1,99 @@
+/** The words in which kernels are lowered: a command becomes passes, a pass becomes one dispatch. */
+import type { Attrs, DType } from '../../core/backend.js';
+import { KernelError } from '../../core/errors.js';
+import type { Access, Operand, Source } from './source.js';
+
+/** A command with its buffers numbered, as lowering sees it. */
+export interface Call {
+  readonly kernel: string;
+  readonly outs: readonly Operand[];
+  readonly ins: readonly Operand[];
+  readonly attrs: Attrs;
+  /** True on adapters that run on the CPU. */
+  readonly software: boolean;
+  /** Scratch memory that lives as long as the command, dense. */
+  temporary(shape: readonly number[], dtype?: DType): Operand;
+}
+
+/** One dispatch: constants, accessors and generated text in front of shader bodies from shaders/. */
+export interface Pass {
+  readonly bodies: readonly string[];
+  readonly constants: Readonly<Record<string, number>>;
+  readonly access: readonly Access[];
+  /** Adds generated functions. */
+  readonly generate?: (source: Source) => void;
+  /** Workgroups, in one line; they are folded into two dimensions where there are many. */
+  readonly workgroups: number;
+}
+
+export type Lowering = (call: Call) => Pass[];
+
+/** Threads of a workgroup of the kernels that have one thread per element. */
+export const WIDTH = 64;
+
+export const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
+export const size = (operand: Operand): number => product(operand.shape);
+
+/** True if the elements lie one after the other in row-major order. */
+export const isDense = ({ shape, strides }: Pick<Operand, 'shape' | 'strides'>): boolean =>
+  denseStrides(shape).every((stride, axis) => shape[axis] === 1 || strides[axis] === stride);
+
+/** Row-major strides. */
+export function denseStrides(shape: readonly number[]): number[] {
+  const strides = new Array<number>(shape.length);
+  let stride = 1;
+  for (let i = shape.length - 1; i >= 0; i--) {
+    strides[i] = stride;
+    stride *= shape[i];
+  }
+  return strides;
+}
+
+/** An accessor with a single group: one flat index over all axes. */
+export const flat = (name: string, operand: Operand, store?: Access['store']): Access => ({
+  name,
+  operand,
+  groups: [operand.shape.length],
+  store,
+});
+
+/** An accessor with one index per axis. */
+export const byAxis = (name: string, operand: Operand, store?: Access['store']): Access => ({
+  name,
+  operand,
+  groups: operand.shape.map(() => 1),
+  store,
+});
+
+/** One thread per element of `count`: the body defines `evaluate(i)`. */
+export function perElement(
+  count: number,
+  pass: Pick<Pass, 'access' | 'generate'> & { bodies?: readonly string[]; constants?: Pass['constants'] },
+  perThread = 1,
+): Pass {
+  return {
+    bodies: [...(pass.bodies ?? []), 'elementwise'],
+    constants: { ...pass.constants, COUNT: count, WIDTH, PER_THREAD: perThread },
+    access: pass.access,
+    generate: pass.generate,
+    workgroups: Math.ceil(count / (WIDTH * perThread)),
+  };
+}
+
+/** Reads a list of integers from the attributes. Throws KernelError naming what was found. */
+export function integers(call: Call, name: string, length: number): readonly number[] {
+  const value = call.attrs[name];
+  if (!Array.isArray(value) || value.length !== length || !value.every(Number.isInteger))
+    throw new KernelError(
+      `${call.kernel}: attribute '${name}' must be ${length} integers, got ${String(value)}`,
+    );
+  return value;
+}
+
+/** Reads an integer from the attributes. Throws KernelError naming what was found. */
+export function integer(call: Call, name: string): number {
+  const value = call.attrs[name];
+  if (!Number.isInteger(value))
+    throw new KernelError(`${call.kernel}: attribute '${name}' must be an integer, got ${String(value)}`);
+  return value as number;
+}

@@ -1,0 +1,282 @@
+/** The kernel table: how each command becomes passes over shaders/*.wgsl. */
+import type { Expr } from '../../core/backend.js';
+import { KernelError } from '../../core/errors.js';
+import {
+  byAxis,
+  type Call,
+  flat,
+  integer,
+  integers,
+  type Lowering,
+  type Pass,
+  perElement,
+  product,
+  size,
+} from './kernel.js';
+import { conv2d, conv2dFilter, conv2dInput, matmul, raggedOuter } from './matmul.js';
+import { reduce, shares } from './reduce.js';
+import type { Operand } from './source.js';
+
+function elementwise(call: Call): Pass[] {
+  const { ins, outs } = call;
+  const count = size(outs[0]);
+  return [
+    perElement(
+      count,
+      {
+        access: [...outs.map((y, j) => flat(`y${j}`, y, 'raw')), ...ins.map((x, j) => flat(`x${j}`, x))],
+        generate: source => {
+          const expr = call.attrs.expr as Expr;
+          const { lines, outs: results } = source.expression(
+            expr,
+            ins.map((_, j) => `load_x${j}(i)`),
+          );
+          const stores = results.map((result, j) => `  store_y${j}(i, ${result});\n`);
+          source.add(`fn evaluate(i: u32) {\n${lines}${stores.join('')}}\n`);
+        },
+      },
+      count >= 1 << 18 ? 4 : 1,
+    ),
+  ];
+}
+
+/** As words, so that every bit pattern survives. */
+function copy({ ins: [x], outs: [y] }: Call): Pass[] {
+  const words = (operand: Operand): Operand => ({ ...operand, dtype: 'u32' });
+  return [
+    perElement(size(y), { bodies: ['copy'], access: [flat('x', words(x)), flat('y', words(y), 'raw')] }),
+  ];
+}
+
+function cast({ ins: [x], outs: [y] }: Call): Pass[] {
+  return [
+    perElement(size(y), {
+      bodies: ['cast'],
+      access: [flat('x', x), flat('y', y, 'raw')],
+      generate: source => source.add(`alias Target = ${y.dtype};\n`),
+    }),
+  ];
+}
+
+function argmax({ ins: [x], outs: [y] }: Call): Pass[] {
+  const kept = x.shape.length - 1;
+  return [
+    perElement(size(y), {
+      bodies: ['argmax'],
+      constants: { LENGTH: x.shape[kept] },
+      access: [{ name: 'x', operand: x, groups: [kept, 1] }, flat('y', y, 'raw')],
+    }),
+  ];
+}
+
+/** Axes before `axis`, of the indices, and after: as take and its adjoint see x and y. */
+function takeGroups(call: Call, whole: Operand, index: Operand) {
+  const axis = integer(call, 'axis');
+  const rank = whole.shape.length;
+  if (axis < 0 || axis >= rank) throw new KernelError(`${call.kernel}: axis ${axis} is outside [0, ${rank})`);
+  const inner = rank - axis - 1;
+  return {
+    whole: [axis, 1, inner],
+    taken: [axis, index.shape.length, inner],
+    constants: { SIZE: whole.shape[axis], INDICES: size(index), INNER: product(whole.shape.slice(axis + 1)) },
+    columns: product(whole.shape.slice(0, axis)) * product(whole.shape.slice(axis + 1)),
+  };
+}
+
+function take(call: Call): Pass[] {
+  const [x, index] = call.ins;
+  const [y] = call.outs;
+  const { whole, taken, constants } = takeGroups(call, x, index);
+  return [
+    perElement(size(y), {
+      bodies: ['take'],
+      constants,
+      access: [
+        { name: 'x', operand: x, groups: whole },
+        flat('index', index),
+        { name: 'y', operand: y, groups: taken, store: 'raw' },
+      ],
+    }),
+  ];
+}
+
+function scatterAdd(call: Call): Pass[] {
+  const [src, index] = call.ins;
+  const [y] = call.outs;
+  const { whole, taken, constants, columns } = takeGroups(call, y, index);
+  const threads = call.software ? 64 : 16384;
+  const segment = Math.ceil(constants.SIZE / Math.min(constants.SIZE, Math.ceil(threads / columns)));
+  const segments = Math.ceil(constants.SIZE / segment);
+  return [
+    perElement(columns * segments, {
+      bodies: ['scatter_add'],
+      constants: { ...constants, SEGMENT: segment, SEGMENTS: segments },
+      access: [
+        { name: 'src', operand: src, groups: taken },
+        flat('index', index),
+        { name: 'y', operand: y, groups: whole, store: 'raw' },
+      ],
+      generate: source => source.load('y', y, whole),
+    }),
+  ];
+}
+
+function oneHot({ ins: [index], outs: [y] }: Call): Pass[] {
+  const rank = index.shape.length;
+  return [
+    perElement(size(y), {
+      bodies: ['one_hot'],
+      constants: { DEPTH: y.shape[rank] },
+      access: [flat('index', index), { name: 'y', operand: y, groups: [rank, 1], store: 'raw' }],
+    }),
+  ];
+}
+
+/** `result` says what is stored, from a value less the row's maximum and the sum of exponentials. */
+const softmaxWith =
+  (result: string): Lowering =>
+  ({ ins: [x], outs: [y], software }) => {
+    const groups = [x.shape.length - 1, 1];
+    const length = x.shape.at(-1)!;
+    const rows = size(x) / length;
+    const { lanes, width } = shares(rows, length, software);
+    return [
+      {
+        bodies: ['softmax'],
+        constants: { ROWS: rows, LENGTH: length, LANES: lanes, WIDTH: width },
+        access: [
+          { name: 'x', operand: x, groups },
+          { name: 'y', operand: y, groups, store: 'raw' },
+        ],
+        generate: source => source.add(`fn result(x: f32, sum: f32) -> f32 { return ${result}; }\n`),
+        workgroups: Math.ceil(rows / (width / lanes)),
+      },
+    ];
+  };
+
+/** Sizes as the pooling bodies name them; `whole` is the image, `pooled` has one place per window. */
+function poolSizes(call: Call, whole: Operand, pooled: Operand, windows = true): Record<string, number> {
+  const [, h, w, c] = whole.shape;
+  const sizes = { H: h, W: w, C: c, OH: pooled.shape[1], OW: pooled.shape[2] };
+  if (!windows) return sizes;
+  const [kh, kw] = integers(call, 'window', 2);
+  const [sh, sw] = integers(call, 'stride', 2);
+  const [top, left] = integers(call, 'pad', 2);
+  return { ...sizes, KH: kh, KW: kw, STRIDE_H: sh, STRIDE_W: sw, PAD_H: top, PAD_W: left };
+}
+
+function maxPool(call: Call): Pass[] {
+  const [x] = call.ins;
+  const [y, index] = call.outs;
+  return [
+    perElement(size(y), {
+      bodies: ['max_pool'],
+      constants: poolSizes(call, x, y),
+      access: [byAxis('x', x), byAxis('y', y, 'raw'), byAxis('index', index, 'raw')],
+    }),
+  ];
+}
+
+function maxPoolTake(call: Call): Pass[] {
+  const [x, index] = call.ins;
+  const [y] = call.outs;
+  return [
+    perElement(size(y), {
+      bodies: ['max_pool_take'],
+      constants: poolSizes(call, x, y, false),
+      access: [byAxis('x', x), byAxis('index', index), byAxis('y', y, 'raw')],
+    }),
+  ];
+}
+
+function sumPool(call: Call): Pass[] {
+  const [x] = call.ins;
+  const [y] = call.outs;
+  return [
+    perElement(size(y), {
+      bodies: ['sum_pool'],
+      constants: poolSizes(call, x, y),
+      access: [byAxis('x', x), byAxis('y', y, 'raw')],
+    }),
+  ];
+}
+
+function maxPoolScatter(call: Call): Pass[] {
+  const [g, index] = call.ins;
+  const [dx] = call.outs;
+  return [
+    perElement(size(dx), {
+      bodies: ['max_pool_scatter', 'pool_adjoint'],
+      constants: poolSizes(call, dx, g),
+      access: [byAxis('g', g), byAxis('index', index), byAxis('dx', dx, 'raw')],
+    }),
+  ];
+}
+
+function sumPoolSpread(call: Call): Pass[] {
+  const [g] = call.ins;
+  const [dx] = call.outs;
+  return [
+    perElement(size(dx), {
+      bodies: ['sum_pool_spread', 'pool_adjoint'],
+      constants: poolSizes(call, dx, g),
+      access: [byAxis('g', g), byAxis('dx', dx, 'raw')],
+    }),
+  ];
+}
+
+function raggedMatmul(call: Call): Pass[] {
+  const [x, w, offsets] = call.ins;
+  const [y] = call.outs;
+  const [rows, k] = x.shape;
+  const [tasks, , n] = w.shape;
+  const columns = Math.min(n, call.software ? 8 : 4);
+  const columnThreads = Math.ceil(n / columns);
+  return [
+    perElement(rows * columnThreads, {
+      bodies: ['ragged_matmul'],
+      constants: { K: k, N: n, TASKS: tasks, COLUMNS: columns, COLUMN_THREADS: columnThreads },
+      access: [byAxis('x', x), byAxis('w', w), flat('offset', offsets), byAxis('y', y, 'raw')],
+    }),
+  ];
+}
+
+function random({ ins: [key], outs: [y] }: Call): Pass[] {
+  const value = y.dtype === 'u32' ? 'word' : 'f32(word >> 8u) * 0x1p-24f';
+  return [
+    perElement(Math.ceil(size(y) / 2), {
+      bodies: ['random'],
+      constants: { LENGTH: size(y) },
+      access: [flat('key', key), flat('y', y, 'raw')],
+      generate: source => source.add(`fn output(word: u32) -> ${y.dtype} { return ${value}; }\n`),
+    }),
+  ];
+}
+
+/** Every kernel this backend has. */
+export const kernels: ReadonlyMap<string, Lowering> = new Map(
+  Object.entries({
+    argmax,
+    cast,
+    conv2d,
+    conv2dFilter,
+    conv2dInput,
+    copy,
+    elementwise,
+    logSoftmax: softmaxWith('x - log(sum)'),
+    matmul,
+    maxPool,
+    maxPoolScatter,
+    maxPoolTake,
+    oneHot,
+    raggedMatmul,
+    raggedOuter,
+    random,
+    reduce,
+    scatterAdd,
+    softmax: softmaxWith('exp(x) / sum'),
+    sumPool,
+    sumPoolSpread,
+    take,
+  }),
+);

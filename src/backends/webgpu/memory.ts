@@ -1,0 +1,111 @@
+/** GPU buffers, recycled by size class. */
+import type { Device } from './device.js';
+
+/** The values of GPUBufferUsage and GPUMapMode, which Node has no globals for. */
+export const USAGE = {
+  mapRead: 0x1,
+  copySource: 0x4,
+  copyTarget: 0x8,
+  uniform: 0x40,
+  storage: 0x80,
+} as const;
+export const MAP_READ = 0x1;
+
+/** One GPUBuffer with the identity that bind groups are cached by. Its size may exceed what was asked for. */
+export interface Block {
+  readonly id: number;
+  readonly bytes: number;
+  readonly buffer: GPUBuffer;
+}
+
+/** Sizes are rounded up to eighths of a power of two (and 256 bytes): at most 12.5 % is lost, and classes are few. */
+export function sizeClass(bytes: number): number {
+  const step = Math.max(256, 2 ** (Math.floor(Math.log2(Math.max(bytes, 1))) - 3));
+  return Math.max(256, Math.ceil(bytes / step) * step);
+}
+
+/**
+ * Hands out buffers and takes them back. A buffer may be handed out again while the GPU still works on it, since all
+ * work goes through one queue in order.
+ */
+export class Pool {
+  private readonly free = new Map<number, Block[]>();
+  private freeBytes = 0;
+  private nextId = 0;
+  /** Buffers alive, and their bytes, in use or not. */
+  buffers = 0;
+  bytes = 0;
+
+  constructor(
+    private readonly device: Device,
+    private readonly usage: GPUBufferUsageFlags,
+    /** Free bytes kept for reuse; `trim` destroys what is beyond. */
+    private readonly keepBytes: number,
+  ) {}
+
+  take(bytes: number): Block {
+    this.device.checkSize(bytes);
+    const rounded = Math.min(sizeClass(bytes), this.device.limits.maxStorageBufferBindingSize);
+    const block = this.free.get(rounded)?.pop();
+    if (block) {
+      this.freeBytes -= rounded;
+      return block;
+    }
+    this.buffers++;
+    this.bytes += rounded;
+    const buffer = this.device.gpu.createBuffer({ size: rounded, usage: this.usage });
+    return { id: this.nextId++, bytes: rounded, buffer };
+  }
+
+  give(block: Block): void {
+    const list = this.free.get(block.bytes) ?? [];
+    list.push(block);
+    this.free.delete(block.bytes);
+    this.free.set(block.bytes, list);
+    this.freeBytes += block.bytes;
+  }
+
+  /** Destroys what is kept beyond the budget. Not to be called while recorded work is not yet submitted. */
+  trim(): void {
+    while (this.freeBytes > this.keepBytes) this.destroyStalest();
+  }
+
+  /** Destroys one block of the class that was given back to least recently. */
+  private destroyStalest(): void {
+    for (const [bytes, list] of this.free) {
+      const block = list.pop();
+      if (list.length === 0) this.free.delete(bytes);
+      if (!block) continue;
+      block.buffer.destroy();
+      this.freeBytes -= bytes;
+      this.bytes -= bytes;
+      this.buffers--;
+      return;
+    }
+  }
+}
+
+/** A map that forgets its least recently used entries. */
+export class Lru<K, V> {
+  private readonly entries = new Map<K, V>();
+  constructor(private readonly capacity: number) {}
+
+  get size(): number {
+    return this.entries.size;
+  }
+
+  get(key: K): V | undefined {
+    const value = this.entries.get(key);
+    if (value !== undefined) {
+      this.entries.delete(key);
+      this.entries.set(key, value);
+    }
+    return value;
+  }
+
+  set(key: K, value: V): V {
+    if (this.entries.size >= this.capacity) this.entries.delete(this.entries.keys().next().value!);
+    this.entries.set(key, value);
+    return value;
+  }
+}

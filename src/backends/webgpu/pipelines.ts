@@ -1,0 +1,94 @@
+/** Shader text to pipelines, buffers to bind groups: both cached, both counted. */
+import type { Device } from './device.js';
+import { type Block, Lru } from './memory.js';
+import { MAX_PARAMS } from './source.js';
+
+const PIPELINES = 4096;
+/** Drivers fail at tens of thousands of live bind groups (lavapipe at 60,000), so few are kept. */
+const BIND_GROUPS = 4096;
+const COMPUTE_STAGE = 0x4;
+
+export interface Layout {
+  readonly id: number;
+  readonly group: GPUBindGroupLayout;
+  readonly plain: GPUPipelineLayout;
+  /** With a parameter block as group 1. */
+  readonly withParams: GPUPipelineLayout;
+}
+
+export interface Pipeline {
+  readonly handle: GPUComputePipeline;
+  readonly layout: Layout;
+}
+
+export class Pipelines {
+  private readonly layouts = new Map<string, Layout>();
+  private readonly pipelines = new Lru<string, Pipeline>(PIPELINES);
+  private readonly groups = new Lru<string, GPUBindGroup>(BIND_GROUPS);
+  /** The layout of group 1: a parameter block at a dynamic offset. */
+  readonly paramsLayout: GPUBindGroupLayout;
+  /** Made so far. */
+  made = { pipelines: 0, bindGroups: 0 };
+
+  constructor(private readonly device: Device) {
+    this.paramsLayout = device.gpu.createBindGroupLayout({
+      entries: [
+        {
+          binding: 0,
+          visibility: COMPUTE_STAGE,
+          buffer: { type: 'uniform', hasDynamicOffset: true, minBindingSize: MAX_PARAMS * 4 },
+        },
+      ],
+    });
+  }
+
+  /**
+   * The pipeline of a shader whose bindings have `signature` ('w' read and written, 'r' read, in order), with or without
+   * a parameter block. A mistake in the text is told by the next call, as a KernelError that starts with `what`.
+   */
+  pipeline(code: string, signature: string, params: boolean, what: string): Pipeline {
+    const known = this.pipelines.get(code);
+    if (known) return known;
+    const { gpu } = this.device;
+    const layout = this.layout(signature);
+    const handle = this.device.guard(what, () =>
+      gpu.createComputePipeline({
+        layout: params ? layout.withParams : layout.plain,
+        compute: { module: gpu.createShaderModule({ code }), entryPoint: 'main' },
+      }),
+    );
+    this.made.pipelines++;
+    return this.pipelines.set(code, { handle, layout });
+  }
+
+  bindGroup(layout: Layout, blocks: readonly Block[]): GPUBindGroup {
+    let key = `${layout.id}`;
+    for (const block of blocks) key += `,${block.id}`;
+    const known = this.groups.get(key);
+    if (known) return known;
+    this.made.bindGroups++;
+    const entries = blocks.map(({ buffer }, binding) => ({ binding, resource: { buffer } }));
+    return this.groups.set(key, this.device.gpu.createBindGroup({ layout: layout.group, entries }));
+  }
+
+  private layout(signature: string): Layout {
+    const known = this.layouts.get(signature);
+    if (known) return known;
+    const { gpu } = this.device;
+    const group = gpu.createBindGroupLayout({
+      entries: [...signature].map((mode, binding) => ({
+        binding,
+        visibility: COMPUTE_STAGE,
+        buffer: { type: mode === 'w' ? 'storage' : 'read-only-storage' },
+      })),
+    });
+    const layout = {
+      id: this.layouts.size,
+      group,
+      plain: gpu.createPipelineLayout({ bindGroupLayouts: [group] }),
+      withParams: gpu.createPipelineLayout({ bindGroupLayouts: [group, this.paramsLayout] }),
+    };
+    this.layouts.set(signature, layout);
+    return layout;
+  }
+}

@@ -1,0 +1,189 @@
+/** Commands to dispatches: lowers a command, assembles its shaders, and remembers the result by shapes and strides. */
+import type { Command, Expr, Scalar, View } from '../../core/backend.js';
+import { DeviceLimitError, KernelError } from '../../core/errors.js';
+import type { Device } from './device.js';
+import { denseStrides, type Pass, product } from './kernel.js';
+import { kernels } from './launch.js';
+import { Lru } from './memory.js';
+import type { Pipeline, Pipelines } from './pipelines.js';
+import { shaders } from './shaders.gen.js';
+import { type Operand, type Param, Source } from './source.js';
+
+const RECIPES = 8192;
+
+/** One dispatch. Slots number the command's distinct buffers, then its temporaries. */
+export interface Step {
+  readonly pipeline: Pipeline;
+  readonly slots: readonly number[];
+  readonly params: readonly Param[];
+  readonly x: number;
+  readonly y: number;
+}
+
+export interface Recipe {
+  readonly steps: readonly Step[];
+  /** Bytes of each temporary. */
+  readonly temporaries: readonly number[];
+}
+
+/** Where a command's operands lie (outs, then ins). A buffer is whatever names one by its identity. */
+export interface Operands<B> {
+  /** The distinct buffers, and for each operand its place among them. */
+  readonly buffers: readonly B[];
+  readonly slots: readonly number[];
+  /** In elements, from the start of the buffer. */
+  readonly offsets: readonly number[];
+}
+
+/** Numbers the buffers of operands. */
+export function operandsOf<B>(buffers: readonly B[], offsets: readonly number[]): Operands<B> {
+  const distinct: B[] = [];
+  const slots = buffers.map(buffer => {
+    const at = distinct.indexOf(buffer);
+    return at >= 0 ? at : distinct.push(buffer) - 1;
+  });
+  return { buffers: distinct, slots, offsets };
+}
+
+export class Recipes {
+  private readonly recipes = new Lru<string, Recipe>(RECIPES);
+
+  constructor(
+    private readonly device: Device,
+    private readonly pipelines: Pipelines,
+    private readonly maxBindings: number,
+  ) {}
+
+  /** The dispatches of a command. Throws KernelError or DeviceLimitError. */
+  of(command: Command, operands: Operands<unknown>): Recipe {
+    const key = keyOf(command, operands);
+    return this.recipes.get(key) ?? this.recipes.set(key, this.make(command, operands));
+  }
+
+  private make(command: Command, { buffers, slots, offsets }: Operands<unknown>): Recipe {
+    const lower = kernels.get(command.kernel);
+    if (!lower) throw new KernelError(`${command.op}: the webgpu backend has no kernel '${command.kernel}'`);
+    const temporaries: number[] = [];
+    if (product(command.outs[0].shape) === 0) return { steps: [], temporaries };
+    checkAliases(command, slots, offsets);
+    const operands = [...command.outs, ...command.ins].map(
+      ({ shape, strides, storage }, i): Operand => ({
+        shape,
+        strides,
+        dtype: storage.dtype,
+        slot: slots[i],
+        offsetOf: offsets[i] === 0 ? -1 : i,
+      }),
+    );
+    const passes = lower({
+      kernel: command.kernel,
+      outs: operands.slice(0, command.outs.length),
+      ins: operands.slice(command.outs.length),
+      attrs: command.attrs,
+      software: this.device.software,
+      temporary: (shape, dtype = 'f32') => {
+        const slot = buffers.length + temporaries.push(product(shape) * 4) - 1;
+        return { shape, strides: denseStrides(shape), dtype, slot, offsetOf: -1 };
+      },
+    });
+    return { steps: passes.map(pass => this.assemble(command, pass)), temporaries };
+  }
+
+  private assemble(command: Command, pass: Pass): Step {
+    const most = this.device.limits.maxComputeWorkgroupsPerDimension;
+    const y = Math.ceil(pass.workgroups / most);
+    const x = Math.ceil(pass.workgroups / y);
+    if (y > most)
+      throw new DeviceLimitError(`${command.op}: ${pass.workgroups} workgroups are more than ${most}^2`);
+    const source = new Source();
+    for (const [name, value] of Object.entries(pass.constants)) source.constant(name, value);
+    source.add(`fn group_index(id: vec3<u32>) -> u32 { return id.x${y > 1 ? ` + id.y * ${x}u` : ''}; }\n`);
+    for (const access of pass.access) source.access(access);
+    pass.generate?.(source);
+    const code = source.finish(pass.bodies.map(shaderNamed).join(''), shaders.math);
+    if (source.slots.length > this.maxBindings)
+      throw new DeviceLimitError(
+        `${command.op}: kernel '${command.kernel}' needs ${source.slots.length} buffers, at most ${this.maxBindings} can be bound`,
+      );
+    const what = `${command.op} (kernel '${command.kernel}')`;
+    const pipeline = this.pipelines.pipeline(code, source.signature, source.params.length > 0, what);
+    return { pipeline, slots: source.slots, params: source.params, x, y };
+  }
+}
+
+function shaderNamed(name: string): string {
+  if (!(name in shaders)) throw new KernelError(`there is no shader '${name}'`);
+  return shaders[name as keyof typeof shaders];
+}
+
+/**
+ * A buffer that is written may be read by the same command only where every element is read by the thread that writes
+ * it: elementwise, in place, with one layout.
+ */
+function checkAliases(
+  { kernel, op, outs, ins }: Command,
+  slots: readonly number[],
+  offsets: readonly number[],
+): void {
+  ins.forEach((x, i) => {
+    const at = outs.length + i;
+    const shared = outs.findIndex((_, j) => slots[j] === slots[at]);
+    if (shared < 0) return;
+    const inPlace = outs.some(
+      (y, j) => slots[j] === slots[at] && offsets[j] === offsets[at] && sameStrides(x, y),
+    );
+    if (kernel !== 'elementwise' || !inPlace)
+      throw new KernelError(
+        `${op}: kernel '${kernel}' cannot read input ${i} from the storage that output ${shared} is written to`,
+      );
+  });
+}
+
+const sameStrides = (x: View, y: View): boolean =>
+  x.shape.every((n, axis) => n === 1 || x.strides[axis] === y.strides[axis]);
+
+/** All that a recipe depends on. Offsets and immediates are data; only whether an offset is zero matters. */
+function keyOf({ kernel, outs, ins, attrs }: Command, { slots, offsets }: Operands<unknown>): string {
+  let key = kernel;
+  for (const name in attrs) {
+    const value = attrs[name];
+    key += `;${name}=${isExpr(value) ? exprKey(value) : String(value)}`;
+  }
+  const count = outs.length;
+  for (let i = 0; i < slots.length; i++) {
+    const view = i < count ? outs[i] : ins[i - count];
+    const mark = i === count ? '<' : '|';
+    key += `${mark}${view.storage.dtype}${slots[i]}${offsets[i] === 0 ? '' : '+'}:${view.shape};${view.strides}`;
+  }
+  return key;
+}
+
+/** The numbers that a command's expression reads. */
+export function immediatesOf({ attrs }: Command): readonly number[] {
+  const expr = attrs.expr ?? attrs.epilogue;
+  return isExpr(expr) ? expr.immediates : [];
+}
+
+const isExpr = (value: unknown): value is Expr =>
+  typeof value === 'object' && value !== null && 'code' in value;
+
+const exprKeys = new WeakMap<Expr, string>();
+const scalarIds = new Map<string, number>();
+
+/** The structure of an expression, without the values of its immediates. */
+function exprKey(expr: Expr): string {
+  let key = exprKeys.get(expr);
+  if (key === undefined) {
+    const code = expr.code.map(({ scalar, args }) => `${scalarId(scalar)}(${args})`);
+    key = `${expr.inputs}{${code.join('')}}${expr.outs}`;
+    exprKeys.set(expr, key);
+  }
+  return key;
+}
+
+function scalarId({ name, wgsl }: Scalar): number {
+  const text = `${name} ${wgsl}`;
+  let id = scalarIds.get(text);
+  if (id === undefined) scalarIds.set(text, (id = scalarIds.size));
+  return id;
+}

@@ -1,0 +1,93 @@
+/** Reductions: how many threads and passes an output gets. */
+import { KernelError } from '../../core/errors.js';
+import { type Call, integer, type Pass, product, size } from './kernel.js';
+import type { Access, Operand } from './source.js';
+
+const FOLDS: Record<string, { combine: string; identity: string }> = {
+  sum: { combine: 'a + b', identity: '0.0' },
+  max: { combine: 'math_max(a, b)', identity: '-math_infinity()' },
+  min: { combine: 'math_min(a, b)', identity: 'math_infinity()' },
+};
+
+interface Shares {
+  /** Threads that share an output (a power of two), and threads of a workgroup. */
+  readonly lanes: number;
+  readonly width: number;
+  /** Parts an output is cut into, folded by a second pass. */
+  readonly parts: number;
+}
+
+/** How `outputs` rows of `length` elements are shared out: a function of the shape alone. */
+export function shares(outputs: number, length: number, software: boolean): Shares {
+  const width = software ? 64 : 256;
+  const threads = software ? 128 : 65536;
+  const wanted = Math.min(threads / outputs, length / (software ? 64 : 2), width);
+  const lanes = 2 ** Math.max(0, Math.floor(Math.log2(wanted)));
+  const most = lanes < width ? 1 : Math.min(threads / (outputs * width), length / (width * 16), 256);
+  return { lanes, width, parts: Math.max(1, Math.floor(most)) };
+}
+
+interface Fold {
+  readonly fn: string;
+  readonly x: Operand;
+  /** Axes of x that are kept, and that are folded. */
+  readonly groups: readonly [kept: number, folded: number];
+  readonly y: Operand;
+  readonly store: Access['store'];
+}
+
+function foldPass({ fn, x, groups, y, store }: Fold, shared: Shares): Pass {
+  const fold = FOLDS[fn];
+  const outputs = product(x.shape.slice(0, groups[0])) * shared.parts;
+  return {
+    bodies: ['reduce'],
+    constants: {
+      OUTPUTS: outputs,
+      LENGTH: product(x.shape.slice(groups[0])),
+      LANES: shared.lanes,
+      PARTS: shared.parts,
+      WIDTH: shared.width,
+    },
+    access: [
+      { name: 'x', operand: x, groups },
+      { name: 'y', operand: y, groups: [y.shape.length], store },
+    ],
+    generate: source =>
+      source.add(`fn combine(a: f32, b: f32) -> f32 { return ${fold.combine}; }
+fn identity() -> f32 { return ${fold.identity}; }
+`),
+    workgroups: Math.ceil(outputs / (shared.width / shared.lanes)),
+  };
+}
+
+/** Folds the trailing `attrs.reduced` axes. */
+export function reduce(call: Call): Pass[] {
+  const [x] = call.ins;
+  const [y] = call.outs;
+  const fn = String(call.attrs.fn);
+  if (!(fn in FOLDS)) throw new KernelError(`reduce: fn must be one of ${Object.keys(FOLDS)}, got '${fn}'`);
+  const kept = x.shape.length - integer(call, 'reduced');
+  const groups = [kept, x.shape.length - kept] as const;
+  const outputs = size(y);
+  const shared = shares(outputs, product(x.shape.slice(kept)), call.software);
+  if (shared.parts === 1) return [foldPass({ fn, x, groups, y, store: 'raw' }, shared)];
+  const parts = call.temporary([outputs, shared.parts]);
+  return [
+    foldPass({ fn, x, groups, y: parts, store: 'raw' }, shared),
+    foldPass({ fn, x: parts, groups: [1, 1], y, store: 'raw' }, { ...shared, lanes: 1, parts: 1 }),
+  ];
+}
+
+/** Sums partial results [parts, ...shape of y] into y. */
+export function foldParts(
+  call: Call,
+  partial: Operand,
+  parts: number,
+  y: Operand,
+  store: Access['store'],
+): Pass {
+  const outputs = size(y);
+  const x = { ...partial, shape: [outputs, parts], strides: [1, outputs] };
+  const shared = shares(outputs, parts, call.software);
+  return foldPass({ fn: 'sum', x, groups: [1, 1], y, store }, { ...shared, lanes: 1, parts: 1 });
+}

@@ -1,0 +1,146 @@
+/** Storages, strided views and dense arrays for tests that talk to a backend directly. */
+import type { Attrs, Backend, Command, DType, Storage, TypedArray, View } from '../src/core/backend.js';
+
+/** A dense array in row-major order. */
+export interface Dense {
+  readonly shape: readonly number[];
+  readonly data: number[];
+}
+
+export const product = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+
+export function rowMajor(shape: readonly number[]): number[] {
+  const strides: number[] = [];
+  let stride = 1;
+  for (const n of [...shape].reverse()) {
+    strides.unshift(stride);
+    stride *= n;
+  }
+  return strides;
+}
+
+/** A deterministic stream of uniform numbers in [0, 1) (mulberry32). */
+export function uniform(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Values in [-1, 1), as f32. */
+export const dense = (shape: readonly number[], random: () => number): Dense => ({
+  shape,
+  data: Array.from({ length: product(shape) }, () => Math.fround(random() * 2 - 1)),
+});
+
+/** Calls `visit` with every index of `shape`, in row-major order. */
+export function each(shape: readonly number[], visit: (index: number[], flat: number) => void): void {
+  const index = shape.map(() => 0);
+  for (let flat = 0; flat < product(shape); flat++) {
+    visit(index, flat);
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      if (++index[axis] < shape[axis]) break;
+      index[axis] = 0;
+    }
+  }
+}
+
+/** The element of a dense array. */
+export const at = ({ shape, data }: Dense, ...index: number[]): number =>
+  data[index.reduce((flat, i, axis) => flat * shape[axis] + i, 0)];
+
+let nextStorage = 0;
+
+export function newStorage(backend: Backend, dtype: DType, size: number): Storage {
+  return { id: nextStorage++, dtype, size, backend, memory: null, generation: 0, dead: null };
+}
+
+export const viewOf = (
+  storage: Storage,
+  shape: readonly number[],
+  strides: readonly number[] = rowMajor(shape),
+  offset = 0,
+): View => ({ storage, shape, strides, offset, generation: 0 });
+
+/** Axes in a random order in memory, with gaps between them, somewhere inside a larger storage. */
+function scatteredLayout(shape: readonly number[], random: () => number) {
+  const order = shape.map((_, axis) => axis).sort(() => random() - 0.5);
+  const strides = shape.map(() => 1);
+  let stride = random() < 0.3 ? 2 : 1;
+  for (const axis of order) {
+    strides[axis] = stride;
+    stride *= shape[axis] + (random() < 0.3 ? 1 : 0);
+  }
+  const offset = random() < 0.5 ? 0 : Math.floor(random() * 7);
+  return { strides, offset, size: stride + offset };
+}
+
+const ARRAYS = { f32: Float32Array, i32: Int32Array, u32: Uint32Array };
+const UNTOUCHED = 77;
+
+/** A view with these values. With `random` its layout is scattered. */
+export function upload(
+  backend: Backend,
+  { shape, data }: Dense,
+  dtype: DType = 'f32',
+  random?: () => number,
+): View {
+  const layout = random
+    ? scatteredLayout(shape, random)
+    : { strides: rowMajor(shape), offset: 0, size: product(shape) };
+  const storage = newStorage(backend, dtype, layout.size);
+  const words = new ARRAYS[dtype](layout.size).fill(UNTOUCHED);
+  each(shape, (index, flat) => {
+    words[layout.offset + index.reduce((sum, i, axis) => sum + i * layout.strides[axis], 0)] = data[flat];
+  });
+  backend.write(storage, words);
+  return viewOf(storage, shape, layout.strides, layout.offset);
+}
+
+/** A window to be written, in a storage whose other elements `downloadWindow` checks. */
+export const target = (
+  backend: Backend,
+  shape: readonly number[],
+  dtype: DType = 'f32',
+  random?: () => number,
+): View => upload(backend, { shape, data: new Array(product(shape)).fill(UNTOUCHED) }, dtype, random);
+
+/** The values of a view, and whether the rest of its storage is as `target` made it. */
+export async function downloadWindow(
+  backend: Backend,
+  view: View,
+): Promise<{ data: number[]; clean: boolean }> {
+  const data = [...(await backend.read(view))];
+  const whole = [...(await backend.read(viewOf(view.storage, [view.storage.size])))];
+  each(view.shape, index => {
+    whole[view.offset + index.reduce((sum, i, axis) => sum + i * view.strides[axis], 0)] = UNTOUCHED;
+  });
+  return { data, clean: whole.every(value => value === UNTOUCHED) };
+}
+
+export const command = (
+  kernel: string,
+  outs: readonly View[],
+  ins: readonly View[],
+  attrs: Attrs = {},
+): Command => ({ kernel, op: kernel, outs, ins, attrs });
+
+/** The first difference beyond `tolerance` (of 1 + the expected size), in words, or null. NaN equals NaN. */
+export function difference(
+  got: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+): string | null {
+  if (got.length !== expected.length) return `${got.length} values for ${expected.length}`;
+  for (let i = 0; i < expected.length; i++) {
+    if (Object.is(got[i], expected[i]) || got[i] === expected[i]) continue;
+    const bound = tolerance * (1 + Math.abs(expected[i]));
+    if (!(Math.abs(got[i] - expected[i]) <= bound)) return `[${i}]: ${got[i]} for ${expected[i]}`;
+  }
+  return null;
+}
+
+export type { TypedArray };
