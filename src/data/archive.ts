@@ -4,6 +4,9 @@ import { DataError } from '../core/errors.js';
 
 const because = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+/** Deflate cannot pack better than this; a size beyond it is damage, found before memory is reserved for it. */
+const MAX_RATIO = 1032;
+
 /**
  * The files of a zip archive by their paths, folders left out.
  *
@@ -12,7 +15,13 @@ const because = (error: unknown): string => (error instanceof Error ? error.mess
  */
 export function readZip(bytes: Uint8Array, source: string): Map<string, Uint8Array> {
   try {
-    return new Map(Object.entries(unzipSync(bytes, { filter: file => !file.name.endsWith('/') })));
+    const files = unzipSync(bytes, {
+      filter({ name, size, originalSize }) {
+        if (originalSize > MAX_RATIO * size) throw new Error(`${name} cannot have ${originalSize} bytes`);
+        return !name.endsWith('/');
+      },
+    });
+    return new Map(Object.entries(files));
   } catch (error) {
     throw new DataError(`${source} is not a whole zip archive: ${because(error)}`, { cause: error });
   }
@@ -37,16 +46,17 @@ function crc32(bytes: Uint8Array): number {
  * @throws DataError if it is truncated or damaged.
  */
 export function readGzip(bytes: Uint8Array, source: string): Uint8Array {
-  let content: Uint8Array;
   try {
-    content = gunzipSync(bytes);
+    const trailer = new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 8, 8);
+    const size = trailer.getUint32(4, true);
+    if (size > MAX_RATIO * bytes.length) throw new Error(`it cannot have ${size} bytes`);
+    const content = gunzipSync(bytes);
+    if (content.length !== size || crc32(content) !== trailer.getUint32(0, true))
+      throw new Error('its checksum does not match its content');
+    return content;
   } catch (error) {
     throw new DataError(`${source} is not a whole gzip file: ${because(error)}`, { cause: error });
   }
-  const trailer = new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 8);
-  if (trailer.getUint32(4, true) !== content.length || trailer.getUint32(0, true) !== crc32(content))
-    throw new DataError(`${source} is damaged: its gzip checksum does not match its content`);
-  return content;
 }
 
 /** A black-and-white picture, one byte a pixel, row-major: 1 is ink (black), 0 is paper (white). */

@@ -30,16 +30,19 @@ export function shrink({ width, height, ink }: Bitmap, source: string): Uint8Arr
       `${source}: expected ${SOURCE_SIDE} x ${SOURCE_SIDE} pixels, got ${width} x ${height}`,
     );
   const area = new Uint8Array(PIXELS);
+  const row = new Uint8Array(OMNIGLOT_SIDE);
   for (let y = 0; y < SOURCE_SIDE; y++) {
-    const row = QUARTERS[y];
+    row.fill(0);
     for (let x = 0; x < SOURCE_SIDE; x++) {
       if (!ink[y * SOURCE_SIDE + x]) continue;
-      const column = QUARTERS[x];
-      for (let down = 0; down < 2; down++)
-        for (let right = 0; right < 2; right++) {
-          const part = (down ? 4 - row.share : row.share) * (right ? 4 - column.share : column.share);
-          if (part) area[(row.to + down) * OMNIGLOT_SIDE + column.to + right] += part;
-        }
+      const { to, share } = QUARTERS[x];
+      row[to] += share;
+      if (share < 4) row[to + 1] += 4 - share;
+    }
+    const { to, share } = QUARTERS[y];
+    for (let x = 0; x < OMNIGLOT_SIDE; x++) {
+      area[to * OMNIGLOT_SIDE + x] += share * row[x];
+      if (share < 4) area[(to + 1) * OMNIGLOT_SIDE + x] += (4 - share) * row[x];
     }
   }
   return area.map(quarters => Math.round((quarters * 255) / 225));
@@ -169,11 +172,28 @@ const LEVELS = Float32Array.from({ length: 256 }, (_, level) => level / 255);
 
 /** Where a picture turned clockwise takes its pixel (0, 0) from, and the steps to the next row and column. */
 const TURNS = new Map([
-  [0, { start: 0, down: OMNIGLOT_SIDE, right: 1 }],
-  [90, { start: PIXELS - OMNIGLOT_SIDE, down: 1, right: -OMNIGLOT_SIDE }],
-  [180, { start: PIXELS - 1, down: -OMNIGLOT_SIDE, right: -1 }],
-  [270, { start: OMNIGLOT_SIDE - 1, down: -1, right: OMNIGLOT_SIDE }],
+  ['0', { start: 0, down: OMNIGLOT_SIDE, right: 1 }],
+  ['90', { start: PIXELS - OMNIGLOT_SIDE, down: 1, right: -OMNIGLOT_SIDE }],
+  ['180', { start: PIXELS - 1, down: -OMNIGLOT_SIDE, right: -1 }],
+  ['270', { start: OMNIGLOT_SIDE - 1, down: -1, right: OMNIGLOT_SIDE }],
 ]);
+
+/**
+ * Writes one drawing of a class (`Alphabet/characterNN@degrees`) to `out` [28, 28], ink 1 and paper 0.
+ *
+ * @param drawing 0 to 19.
+ * @throws DataError if there is no such class or one of its pictures is damaged.
+ */
+export function writeDrawing(data: Omniglot, id: string, drawing: number, out: Float32Array): void {
+  const at = id.lastIndexOf('@');
+  const turn = TURNS.get(id.slice(at + 1));
+  if (!turn) throw new DataError(`Omniglot class ids end in @0, @90, @180 or @270, got ${id}`);
+  const pixels = data.drawings(id.slice(0, at));
+  const start = drawing * PIXELS + turn.start;
+  for (let y = 0, i = 0; y < OMNIGLOT_SIDE; y++)
+    for (let x = 0; x < OMNIGLOT_SIDE; x++, i++)
+      out[i] = LEVELS[pixels[start + y * turn.down + x * turn.right]];
+}
 
 /** `ways`-way episodes of Omniglot: x [28, 28, 1] in [0, 1], ink 1. See `episodes` for how they are drawn. */
 export function omniglotEpisodes(
@@ -186,13 +206,6 @@ export function omniglotEpisodes(
     ways: options.ways,
     pools: omniglotClasses(data, options),
     examples: () => OMNIGLOT_DRAWINGS,
-    write(id, drawing, out) {
-      const at = id.lastIndexOf('@');
-      const pixels = data.drawings(id.slice(0, at));
-      const { start, down, right } = TURNS.get(Number(id.slice(at + 1)))!;
-      for (let y = 0, i = 0; y < OMNIGLOT_SIDE; y++)
-        for (let x = 0; x < OMNIGLOT_SIDE; x++, i++)
-          out[i] = LEVELS[pixels[drawing * PIXELS + start + y * down + x * right]];
-    },
+    write: (id, drawing, out) => writeDrawing(data, id, drawing, out),
   });
 }
