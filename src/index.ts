@@ -9,3 +9,4 @@ export type { Shape } from './core/shape.js';
 export { current, memory, scope, Tensor, use, withBackend } from './core/tensor.js';
 export * as tree from './core/tree.js';
 export * from './ops/index.js';
+export { type Compiled, type CompileOptions, compile, type ProgramStats } from './program/compile.js';

@@ -50,7 +50,7 @@ function watch(storage: Storage): void {
 
 /** Gives a storage's memory back. Work already queued still sees it; using it afterwards throws DisposedError. */
 export function release(storage: Storage, why: string): void {
-  if (storage.dead) return;
+  if (storage.dead || runtime.capture) return;
   storage.dead = why;
   live.tensors--;
   live.bytes -= storage.size * 4;
@@ -103,7 +103,8 @@ export class Tensor {
     this.dispose();
   }
   /** `x > 0` would silently be false, so any use as a JavaScript primitive throws. */
-  [Symbol.toPrimitive](): never {
+  [Symbol.toPrimitive](hint: string): string {
+    if (hint === 'string') return this.toString();
     throw new DTypeError(
       `a tensor ${show(this.shape)} was used as a number; use ops (add, gt, ...) or await item()`,
     );

@@ -1,0 +1,298 @@
+/**
+ * Turning the recorded commands of a step into fewer ones: commands nobody needs are dropped, chains and DAGs of
+ * elementwise commands become one expression each, an expression behind a matmul or conv2d becomes its epilogue, and
+ * independent expressions over one shape share a kernel. Results do not change: every instruction still rounds.
+ */
+import type { BackendLimits, Command, Expr, Instruction, Storage, View } from '../core/backend.js';
+import { isDense, reshapeStrides, type Shape, sameShape, sizeOf } from '../core/shape.js';
+
+/** Elementwise commands that run as one kernel, at the place of the last of them. */
+interface Group {
+  readonly shape: Shape;
+  /** In execution order. */
+  readonly members: Command[];
+  at: number;
+}
+
+const maxInstructions = 64;
+
+/** The fused commands. `kept` are storages read after the program (its outputs). */
+export function fuse(
+  commands: readonly Command[],
+  kept: ReadonlySet<Storage>,
+  limits: BackendLimits,
+): Command[] {
+  const needed = dropUnused(inlineConstants(commands), kept);
+  const uses = new Uses(needed, kept);
+  const slots = vertical(needed, uses);
+  foldEpilogues(slots, uses, limits);
+  horizontal(slots);
+  return slots.flatMap(slot => (slot === null ? [] : isGroup(slot) ? emit(slot, uses, limits) : [slot]));
+}
+
+type Slot = Group | Command | null;
+const isGroup = (slot: Slot): slot is Group => slot !== null && 'members' in slot;
+
+/** Elementwise commands read a number where they read a tensor filled with it. */
+function inlineConstants(commands: readonly Command[]): Command[] {
+  const filled = new Map<Storage, number>();
+  return commands.map(command => {
+    if (command.kernel !== 'elementwise') return command;
+    const { expr } = command.attrs as { expr: Expr };
+    const [out] = command.outs;
+    if (expr.code.length === 0 && expr.outs[0] < 0 && sizeOf(out.shape) === out.storage.size)
+      filled.set(out.storage, expr.immediates[-1 - expr.outs[0]]);
+    if (!command.ins.some(v => filled.has(v.storage))) return command;
+    const immediates = [...expr.immediates];
+    const ins = command.ins.filter(v => !filled.has(v.storage));
+    const registers = command.ins.map(v => {
+      const value = filled.get(v.storage);
+      return value === undefined ? ins.indexOf(v) : -immediates.push(value);
+    });
+    const map = (r: number) => (r < 0 ? r : r < expr.inputs ? registers[r] : r - expr.inputs + ins.length);
+    const code = expr.code.map(({ scalar, args }) => ({ scalar, args: args.map(map) }));
+    const inlined: Expr = { inputs: ins.length, immediates, code, outs: expr.outs.map(map) };
+    return { ...command, ins, attrs: { expr: inlined } };
+  });
+}
+
+/** Commands whose results are read, directly or not, by what is kept. */
+function dropUnused(commands: readonly Command[], kept: ReadonlySet<Storage>): Command[] {
+  const live = new Set(kept);
+  const out: Command[] = [];
+  for (let i = commands.length - 1; i >= 0; i--) {
+    const command = commands[i];
+    if (!command.outs.some(v => live.has(v.storage))) continue;
+    for (const v of command.ins) live.add(v.storage);
+    out.push(command);
+  }
+  return out.reverse();
+}
+
+/** Who reads and writes what. */
+class Uses {
+  readonly readers = new Map<Storage, Command[]>();
+  readonly writers = new Map<Storage, number>();
+  /** The slot a command has ended up in. */
+  readonly place = new Map<Command, number>();
+  constructor(
+    commands: readonly Command[],
+    readonly kept: ReadonlySet<Storage>,
+  ) {
+    commands.forEach((command, i) => {
+      this.place.set(command, i);
+      for (const v of command.outs) this.writers.set(v.storage, (this.writers.get(v.storage) ?? 0) + 1);
+      for (const s of new Set(command.ins.map(v => v.storage))) {
+        const list = this.readers.get(s);
+        if (list) list.push(command);
+        else this.readers.set(s, [command]);
+      }
+    });
+  }
+  readersOf(command: Command): Command[] {
+    return command.outs.flatMap(v => this.readers.get(v.storage) ?? []);
+  }
+}
+
+/** A view of all of a storage that one command alone writes, dense. */
+const whole = (v: View, uses: Uses): boolean =>
+  v.offset === 0 &&
+  isDense(v.shape, v.strides) &&
+  sizeOf(v.shape) === v.storage.size &&
+  uses.writers.get(v.storage) === 1;
+
+/** The view with another shape of the same size, or null where its axes do not chain. */
+function viewAs(v: View, shape: Shape): View | null {
+  if (sameShape(v.shape, shape)) return v;
+  const strides = reshapeStrides(v.shape, v.strides, shape);
+  return strides && { ...v, shape, strides };
+}
+
+const denseRead = (v: View): boolean =>
+  v.offset === 0 && isDense(v.shape, v.strides) && sizeOf(v.shape) === v.storage.size;
+
+/**
+ * From the last command to the first, joins an elementwise command to the earliest group that reads it, if everything
+ * else that reads it runs later than that group. Moving a command down never makes anything live that was not stored.
+ */
+function vertical(commands: readonly Command[], uses: Uses): Slot[] {
+  const slots: Slot[] = [...commands];
+  const groupOf = new Map<Command, Group>();
+  for (let i = commands.length - 1; i >= 0; i--) {
+    const command = commands[i];
+    if (command.kernel !== 'elementwise' || command.outs.length !== 1 || !whole(command.outs[0], uses))
+      continue;
+    const [out] = command.outs;
+    const readers = uses.readersOf(command);
+    let target: Group | undefined;
+    for (const reader of readers) {
+      const group = groupOf.get(reader);
+      if (group && (!target || group.at < target.at)) target = group;
+    }
+    const joins =
+      target &&
+      target.members.length < maxInstructions &&
+      sizeOf(target.shape) === sizeOf(out.shape) &&
+      command.ins.every(v => viewAs(v, target.shape) !== null) &&
+      readers.every(r =>
+        groupOf.get(r) === target
+          ? r.ins.every(v => v.storage !== out.storage || denseRead(v))
+          : uses.place.get(r)! > target.at,
+      );
+    if (target && joins) {
+      target.members.unshift(command);
+      slots[i] = null;
+      groupOf.set(command, target);
+      uses.place.set(command, target.at);
+    } else {
+      const group: Group = { shape: out.shape, members: [command], at: i };
+      slots[i] = group;
+      groupOf.set(command, group);
+    }
+  }
+  return slots;
+}
+
+/** Members' outputs that are read outside the group. */
+function stored(group: Group, uses: Uses): Command[] {
+  const inside = new Set(group.members);
+  return group.members.filter(
+    m => uses.kept.has(m.outs[0].storage) || uses.readersOf(m).some(r => !inside.has(r)),
+  );
+}
+
+interface Expression {
+  readonly ins: View[];
+  readonly outs: View[];
+  readonly expr: Expr;
+}
+
+/** One expression for all members, over views in the group's shape. `first` is the register 0 where it is given. */
+function express(
+  members: readonly Command[],
+  results: readonly Command[],
+  shape: Shape,
+  first?: Storage,
+): Expression {
+  const ins: View[] = [];
+  const produced = new Map<Storage, number>();
+  const code: Instruction[] = [];
+  const immediates: number[] = [];
+  const inside = new Set(members.map(m => m.outs[0].storage));
+  if (first) produced.set(first, 0);
+  const extra = first ? 1 : 0;
+  const inputs: View[] = [];
+  for (const m of members)
+    for (const raw of m.ins) {
+      if (inside.has(raw.storage) || raw.storage === first) continue;
+      const v = viewAs(raw, shape)!;
+      if (!inputs.some(w => sameLayout(v, w))) inputs.push(v);
+    }
+  ins.push(...inputs);
+  const immediate = (value: number) => {
+    const at = immediates.findIndex(x => Object.is(x, value));
+    return at >= 0 ? -1 - at : -immediates.push(value);
+  };
+  const total = inputs.length + extra;
+  for (const m of members) {
+    const { expr } = m.attrs as { expr: Expr };
+    const read = (v: View) =>
+      produced.get(v.storage) ?? extra + inputs.findIndex(w => sameLayout(viewAs(v, shape)!, w));
+    const registers = m.ins.map(read);
+    const map = (r: number) => (r < 0 ? immediate(expr.immediates[-1 - r]) : registers[r]);
+    for (const { scalar, args } of expr.code) {
+      registers.push(total + code.length);
+      code.push({ scalar, args: args.map(map) });
+    }
+    produced.set(m.outs[0].storage, map(expr.outs[0]));
+  }
+  return {
+    ins,
+    outs: results.map(m => viewAs(m.outs[0], shape)!),
+    expr: { inputs: total, immediates, code, outs: results.map(m => produced.get(m.outs[0].storage)!) },
+  };
+}
+
+function sameLayout(a: View, b: View): boolean {
+  return a.storage === b.storage && a.offset === b.offset && sameShape(a.strides, b.strides);
+}
+
+/** A product whose result only one group reads, and which stores one result, takes the group as its epilogue. */
+function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
+  for (let i = 0; i < slots.length; i++) {
+    const group = slots[i];
+    if (!isGroup(group)) continue;
+    const results = stored(group, uses);
+    if (results.length !== 1) continue;
+    const inside = new Set(group.members);
+    for (let j = i - 1; j >= 0; j--) {
+      const product = slots[j];
+      if (product === null || isGroup(product) || !limits.epilogue.has(product.kernel)) continue;
+      const [y] = product.outs;
+      const readers = uses.readers.get(y.storage) ?? [];
+      if (uses.kept.has(y.storage) || !whole(y, uses) || !readers.some(r => inside.has(r))) continue;
+      const fits =
+        !product.attrs.epilogue &&
+        readers.every(r => inside.has(r) && r.ins.every(v => v.storage !== y.storage || denseRead(v))) &&
+        group.members.every(m => m.ins.every(v => viewAs(v, y.shape) !== null));
+      if (!fits) continue;
+      const { ins, outs, expr } = express(group.members, results, y.shape, y.storage);
+      if (product.ins.length + ins.length + 1 > limits.maxBindings) continue;
+      const folded: Command = {
+        kernel: product.kernel,
+        op: `${product.op}+${group.members.map(m => m.op).join('+')}`,
+        outs,
+        ins: [...product.ins, ...ins],
+        attrs: { ...product.attrs, epilogue: expr },
+      };
+      slots[j] = null;
+      slots[i] = folded;
+      break;
+    }
+  }
+}
+
+/** Joins a group to an earlier one of the same shape when nothing it reads is made in between. */
+function horizontal(slots: Slot[]): void {
+  const born = new Map<Storage, number>();
+  const latest = new Map<string, Group>();
+  slots.forEach((slot, i) => {
+    if (slot === null) return;
+    if (!isGroup(slot)) {
+      for (const v of slot.outs) born.set(v.storage, i);
+      return;
+    }
+    const shape = slot.shape.join();
+    const earlier = latest.get(shape);
+    const ready =
+      earlier &&
+      earlier.members.length + slot.members.length <= maxInstructions &&
+      slot.members.every(m =>
+        m.ins.every(
+          v =>
+            (born.get(v.storage) ?? -1) < earlier.at ||
+            slot.members.some(o => o.outs[0].storage === v.storage),
+        ),
+      );
+    const group = earlier && ready ? earlier : slot;
+    if (group !== slot) {
+      group.members.push(...slot.members);
+      slots[i] = null;
+    }
+    latest.set(shape, group);
+    for (const m of slot.members) born.set(m.outs[0].storage, group.at);
+  });
+}
+
+/** The group as one command, or as several where one would need more bindings than the backend has. */
+function emit(group: Group, uses: Uses, limits: BackendLimits): Command[] {
+  const results = stored(group, uses);
+  const { ins, outs, expr } = express(group.members, results, group.shape);
+  if (ins.length + outs.length <= limits.maxBindings || group.members.length === 1) {
+    const op = [...new Set(group.members.map(m => m.op))].join('+');
+    return [{ kernel: 'elementwise', op, outs, ins, attrs: { expr } }];
+  }
+  const middle = group.members.length >> 1;
+  const halves = [group.members.slice(0, middle), group.members.slice(middle)];
+  return halves.flatMap(members => emit({ ...group, members }, uses, limits));
+}
