@@ -1,3 +1,4 @@
+import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createRef } from '../src/backends/ref.js';
 import type { Backend } from '../src/core/backend.js';
@@ -6,6 +7,7 @@ import { type Tensor, use } from '../src/core/tensor.js';
 import * as tree from '../src/core/tree.js';
 import * as o from '../src/ops/index.js';
 import { compile } from '../src/program/compile.js';
+import { randomStep, runBoth } from './programs.js';
 
 type Params = Record<string, Tensor>;
 let backend: Backend;
@@ -225,5 +227,16 @@ describe('compile', () => {
       [3, 4],
     ]);
     expect(values(compile(f)(x))).toEqual(values(f(x)));
+  });
+
+  test('random steps: compiled equals eager to the bit, whatever is fused, packed or donated', async () => {
+    await fc.assert(
+      fc.asyncProperty(randomStep, async step => {
+        const { eager, first, again } = await runBoth(step);
+        expect(first).toEqual(eager);
+        expect(again).toEqual(eager);
+      }),
+      { numRuns: 300, seed: 1 },
+    );
   });
 });
