@@ -3,6 +3,9 @@ import { ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
 import { axisIndex, type Shape, sameShape, show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
+import { cast } from './cast.js';
+import { ge, lt, mul, where } from './elementwise.js';
+import { reshape } from './views.js';
 
 interface TakeAttrs {
   readonly axis: number;
@@ -52,9 +55,17 @@ const scatterSpec: OpSpec<ScatterAttrs> = {
       if (at >= 0) out.data[at] += src.data[taken];
     });
   },
-  vjp: (g, [, idx], _out, { axis }) => [() => take(g, idx, axis), null],
+  vjp: (g, [, idx], _out, { axis }) => [
+    () => where(inRange(idx, g.shape[axis], g.rank - 1 - axis), take(g, idx, axis), 0),
+    null,
+  ],
 };
 defineOp(scatterSpec);
+/** 1 where an index is a position among `n`, else 0, with `trailing` axes of size 1 behind. */
+function inRange(idx: Tensor, n: number, trailing: number): Tensor {
+  const i = cast(idx, 'f32');
+  return reshape(mul(ge(i, 0), lt(i, n)), [...idx.shape, ...new Array<number>(trailing).fill(1)]);
+}
 /**
  * Zeros of `shape`, with the slices of `src` added at the positions `idx` along `axis` (adds in index order).
  * Positions out of range are dropped. `src` has the shape `take` would give. Throws ShapeError.
