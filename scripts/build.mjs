@@ -1,12 +1,13 @@
 /**
  * Builds what is missing or older than its sources: the native addon, the shader module, dist/. `npm ci` runs it as
  * `prepare`, `npm test` and vitest before the tests. Without a C++ compiler the addon is left out, with one line.
- * Needs no network. Processes that build at the same time take turns. `--clean` empties dist/ first, so that a packed
- * tarball holds no output of a deleted source.
+ * Needs no network. Processes that build at the same time take turns. `--pack` (npm's prepack) empties dist/ first, so
+ * that the tarball holds no output of a deleted source, and lays this machine's addon beside it as a prebuilt binary.
  */
 import { spawnSync } from 'node:child_process';
 import {
   closeSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   openSync,
@@ -114,11 +115,17 @@ export function build() {
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   if (existsSync(join(root, 'node_modules/typescript'))) {
-    if (process.argv.includes('--clean')) rmSync(join(root, 'dist'), { recursive: true, force: true });
+    const pack = process.argv.includes('--pack');
+    if (pack) rmSync(join(root, 'dist'), { recursive: true, force: true });
     const failed = build();
     if (failed.length > 0) console.error(`build: ${failed.join(', ')} failed`);
     // The library runs without the addon, so a machine that cannot build it is not an error.
     if (failed.some(name => name !== 'addon')) process.exitCode = 1;
+    if (pack && !failed.includes('addon')) {
+      const place = join(root, 'prebuilds', `${process.platform}-${process.arch}`);
+      mkdirSync(place, { recursive: true });
+      copyFileSync(join(root, STEPS.addon.output), join(place, 'weightloom.node'));
+    }
   } else {
     console.error('build: nothing built, the development dependencies are not installed');
   }
