@@ -43,7 +43,7 @@ export async function init(options: InitOptions = {}): Promise<Backend> {
 /** The fastest backend here. A software WebGPU adapter never wins over native CPU kernels. */
 async function best(options: InitOptions): Promise<Backend> {
   const gpu = await orNull(() => open('webgpu', options));
-  if (gpu && !gpu.describe().fallback) return gpu;
+  if (gpu && !gpu.describe().software) return gpu;
   const cpu = await orNull(() => open('cpu', options));
   if (cpu) {
     gpu?.dispose();

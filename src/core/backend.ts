@@ -78,6 +78,8 @@ export interface BackendLimits {
   readonly maxBindings: number;
   /** 'offsets': all temporaries of a program live in one arena; 'buffers': each in a buffer of its own. */
   readonly packing: 'offsets' | 'buffers';
+  /** Byte budget of memory the garbage collector does not see; undefined where storages are JavaScript memory. */
+  readonly deviceMemory?: number;
   /** Kernels that can take `attrs.epilogue`, an Expr over (their result, extra ins...) run before the store. */
   readonly epilogue: ReadonlySet<string>;
   /** Kernels that can take `attrs.prologue`, an Expr over their ins that yields the one value they consume. */

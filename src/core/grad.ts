@@ -273,9 +273,14 @@ export function hvp<P>(f: (primal: P) => Tensor, primal: P, direction: P): P {
   return vjp(grad(f, { unused: 'zeros' }), primal).pullback(direction);
 }
 
-/** The same values, without a derivative. */
-export const stopGradient = <T>(x: T): T =>
-  tree.map(leaf => (leaf instanceof Tensor && leaf.deps !== 0 ? new Tensor(leaf.view) : leaf), x);
+/** The same values, without a derivative. A generated weight keeps its form; its parts lose theirs. */
+export const stopGradient = <T>(x: T): T => tree.map(stop, x);
+const stop = (leaf: unknown): unknown =>
+  leaf instanceof tree.Opaque
+    ? leaf.mapParts(stop)
+    : leaf instanceof Tensor && leaf.deps !== 0
+      ? new Tensor(leaf.view)
+      : leaf;
 
 /** Throws GraphError if the tensor carries a gradient: putting it into a leaf would train nothing, silently. */
 export function checkNoGradient(x: Tensor, what: string): void {

@@ -34,8 +34,8 @@ export interface OpSpec<A = Attrs> {
   readonly dtypes?: readonly (DType | null)[];
   /** Checks the inputs and tells the outputs. Throws ShapeError naming op, operands, shapes and axis. */
   readonly outputs?: (ins: readonly Tensor[], attrs: A) => Out | readonly Out[];
-  /** For ops that only look at memory in another way: the view. Such an op has no kernel. */
-  readonly view?: (x: View, attrs: A) => View;
+  /** For ops that only look at memory in another way: the view, or one per output. Such an op has no kernel. */
+  readonly view?: (x: View, attrs: A) => View | readonly View[];
   /** The views the kernel is given, where they are not the inputs' own (broadcast, permuted). */
   readonly operands?: (ins: readonly Tensor[], attrs: A, outs: readonly Out[]) => View[];
   /** For ops made of several kernel calls (each may write a window of the output). Replaces `operands`. */
@@ -92,8 +92,10 @@ export function apply<A>(op: OpSpec<A>, ins: readonly Tensor[], attrs: A): Tenso
   }
   if (!backend) throw new BackendError(`${op.name}: no backend is in use: await init() first`);
   let outs: Tensor[];
-  if (op.view) outs = [new Tensor(op.view(ins[0].view, attrs))];
-  else {
+  if (op.view) {
+    const seen = op.view(ins[0].view, attrs);
+    outs = (Array.isArray(seen) ? seen : [seen]).map(view => new Tensor(view));
+  } else {
     const told = op.outputs!(ins, attrs);
     const specs: readonly Out[] = Array.isArray(told) ? told : [told as Out];
     outs = specs.map(
@@ -144,17 +146,22 @@ function checkInput<A>(op: OpSpec<A>, ins: readonly Tensor[], i: number): Tensor
   return x;
 }
 
-/** Runs the command into other memory and stores a wrong copy of the first result (see `runtime.perturb`). */
+/** Runs the command into other memory and stores its results plus one (see `runtime.perturb`). */
 function falsify(command: Command): void {
-  const outs = command.outs.map(v =>
-    denseView(newStorage(v.storage.backend, v.storage.dtype, sizeOf(v.shape)), v.shape),
-  );
+  const like = (v: View, dtype: DType) =>
+    denseView(newStorage(v.storage.backend, dtype, sizeOf(v.shape)), v.shape);
+  const outs = command.outs.map(v => like(v, v.storage.dtype));
   enqueue({ ...command, outs });
-  const wrong = { name: 'perturb', arity: 1, f: (a: number) => a * 1.01 + 0.01, wgsl: 'a * 1.01 + 0.01' };
-  const expr = { inputs: 1, immediates: [], code: [{ scalar: wrong, args: [0] }], outs: [1] };
+  const plusOne: Attrs = opNamed('add').kernelAttrs!({ numbers: [null, 1] }, []);
+  const run = (kernel: string, out: View, x: View, attrs = noAttrs) =>
+    enqueue({ kernel, op: 'perturb', outs: [out], ins: [x], attrs });
   command.outs.forEach((out, i) => {
-    if (out.storage.dtype === 'f32')
-      enqueue({ kernel: 'elementwise', op: 'perturb', outs: [out], ins: [outs[i]], attrs: { expr } });
-    else enqueue({ kernel: 'copy', op: 'perturb', outs: [out], ins: [outs[i]], attrs: noAttrs });
+    if (out.storage.dtype === 'f32') run('elementwise', out, outs[i], plusOne);
+    else {
+      const [real, wrong] = [like(out, 'f32'), like(out, 'f32')];
+      run('cast', real, outs[i]);
+      run('elementwise', wrong, real, plusOne);
+      run('cast', out, wrong);
+    }
   });
 }

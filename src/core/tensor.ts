@@ -1,6 +1,6 @@
 /** Tensors: strided views on storages, and who gives their memory back. */
 import type { Backend, DType, Storage, TypedArray, View } from './backend.js';
-import { BackendError, DisposedError, DTypeError, ScopeError, ShapeError } from './errors.js';
+import { BackendError, DisposedError, DTypeError, MemoryError, ScopeError, ShapeError } from './errors.js';
 import type { GraphNode } from './grad.js';
 import { enqueue, queueOf, runtime } from './queue.js';
 import { denseStrides, isDense, type Shape, show, sizeOf } from './shape.js';
@@ -11,11 +11,6 @@ import * as tree from './tree.js';
 
 let made = 0;
 const live = { tensors: 0, bytes: 0 };
-const collected = new FinalizationRegistry<{ bytes: number; release: (() => void) | null }>(token => {
-  live.tensors--;
-  live.bytes -= token.bytes;
-  token.release?.();
-});
 
 /** See `Storage` in backend.ts. Made by `newStorage` alone. */
 class Handle implements Storage {
@@ -23,6 +18,8 @@ class Handle implements Storage {
   memory: unknown = null;
   generation = 0;
   dead: string | null = null;
+  /** True while it counts as live: until a scope or `dispose` gives it back, or the garbage collector takes over. */
+  counted = false;
   constructor(
     readonly backend: Backend,
     readonly dtype: DType,
@@ -30,31 +27,65 @@ class Handle implements Storage {
   ) {}
 }
 
-/** A fresh handle of `size` elements, owned by the innermost scope. */
+/** A fresh handle of `size` elements, owned by the innermost scope. Throws MemoryError past the device's budget. */
 export function newStorage(backend: Backend, dtype: DType, size: number): Storage {
   const storage = new Handle(backend, dtype, size);
-  if (runtime.capture) runtime.capture.made.push(storage);
-  else {
-    live.tensors++;
-    live.bytes += size * 4;
-    if (runtime.scope) runtime.scope.push(storage);
-    else watch(storage);
+  if (runtime.capture) {
+    runtime.capture.made.push(storage);
+    return storage;
   }
+  const { deviceMemory = Infinity } = backend.limits;
+  if (live.bytes + size * 4 > deviceMemory)
+    throw new MemoryError(
+      `${live.tensors} live tensors hold ${live.bytes} bytes, ${size * 4} more pass the budget of ${deviceMemory}; ` +
+        'run steps in scope(), dispose() what is done with, or compile the step',
+    );
+  count(storage, 1);
+  if (runtime.scope) runtime.scope.push(storage);
+  else abandon(storage);
   return storage;
 }
 
-/** Hands a storage no scope owns to the garbage collector: a net, since finalizers never run in a synchronous loop. */
-function watch(storage: Storage): void {
-  collected.register(storage, { bytes: storage.size * 4, release: null }, storage);
+function count(storage: Storage, by: 1 | -1): void {
+  (storage as Handle).counted = by > 0;
+  live.tensors += by;
+  live.bytes += by * storage.size * 4;
+}
+
+/** Gives back device memory whose storage was collected: a net only, finalizers never run in a synchronous loop. */
+const collected = new FinalizationRegistry<Handle>(ghost => {
+  if (ghost.counted) count(ghost, -1);
+  if (!ghost.dead) queueOf(ghost.backend).release(ghost);
+});
+const ghosts = new WeakMap<Storage, Handle>();
+
+/**
+ * Leaves a storage no scope owns to the garbage collector. Ordinary JavaScript memory is collected with it, so it
+ * counts no longer; device memory needs a stand-in that survives the storage and knows its memory.
+ */
+function abandon(storage: Storage): void {
+  if (storage.backend.limits.deviceMemory === undefined) {
+    count(storage, -1);
+    return;
+  }
+  const ghost = new Handle(storage.backend, storage.dtype, storage.size);
+  ghost.counted = true;
+  Object.defineProperty(storage, 'memory', {
+    get: () => ghost.memory,
+    set: memory => {
+      ghost.memory = memory;
+    },
+  });
+  ghosts.set(storage, ghost);
+  collected.register(storage, ghost, storage);
 }
 
 /** Gives a storage's memory back. Work already queued still sees it; using it afterwards throws DisposedError. */
 export function release(storage: Storage, why: string): void {
   if (storage.dead || runtime.capture) return;
   storage.dead = why;
-  live.tensors--;
-  live.bytes -= storage.size * 4;
-  collected.unregister(storage);
+  if ((storage as Handle).counted) count(storage, -1);
+  if (ghosts.delete(storage)) collected.unregister(storage);
   queueOf(storage.backend).release(storage);
 }
 
@@ -171,7 +202,10 @@ export function withBackend<T>(backend: Backend, f: () => T): T {
   }
 }
 
-/** Live tensors (storages, to be exact) and their bytes, over all backends. */
+/**
+ * Live tensors (storages, to be exact) and their bytes, over all backends: those a scope will give back and, on
+ * devices, those nobody has given back yet. What the garbage collector owns (ref and cpu, outside scopes) is not counted.
+ */
 export const memory = (): { tensors: number; bytes: number } => ({ ...live });
 
 /**
@@ -201,7 +235,7 @@ export function scope<T>(f: () => T): T {
     runtime.scope = outer;
     for (const storage of mine) {
       if (storage.dead) continue;
-      if (kept.has(storage) || runtime.openGradients !== 0) outer ? outer.push(storage) : watch(storage);
+      if (kept.has(storage) || runtime.openGradients !== 0) outer ? outer.push(storage) : abandon(storage);
       else release(storage, 'the scope that made it has ended');
     }
   }

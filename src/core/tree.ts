@@ -10,6 +10,8 @@ export type Tree<L> = L | readonly Tree<L>[] | { readonly [name: string]: Tree<L
 export abstract class Opaque {
   /** What one can do instead, for the error text. */
   abstract readonly choices: string;
+  /** The same kind of leaf made of `f(part)` for each tensor it is made of. */
+  abstract mapParts(f: (part: any) => any): Opaque;
   refuse(what: string): never {
     throw new GraphError(`${what} is not defined for a generated weight; ${this.choices}`);
   }

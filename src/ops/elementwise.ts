@@ -52,7 +52,11 @@ export const scalarNamed = (name: string): Scalar | undefined => scalars.get(nam
 
 function row(name: string, f: Scalar['f'], wgsl: string, rule: Rule): (...args: Value[]) => Tensor {
   const scalar: Scalar = { name, arity: f.length, f, wgsl };
+  const { arity } = scalar;
   scalars.set(name, scalar);
+  const tensorsOnly: Numbers = { numbers: new Array<null>(arity).fill(null) };
+  const toKernel = ({ numbers }: Numbers) => ({ expr: single(scalar, numbers) });
+  const tensorsOnlyToKernel = toKernel(tensorsOnly);
   const spec: OpSpec<Numbers> = {
     name,
     kernel: 'elementwise',
@@ -60,7 +64,7 @@ function row(name: string, f: Scalar['f'], wgsl: string, rule: Rule): (...args: 
       shape: ins.length === 1 ? ins[0].shape : broadcastShapes(name, ...ins.map(x => x.shape)),
     }),
     operands: (ins, _attrs, [out]) => ins.map(x => broadcastView(x.view, out.shape)),
-    kernelAttrs: ({ numbers }) => ({ expr: single(scalar, numbers) }),
+    kernelAttrs: attrs => (attrs === tensorsOnly ? tensorsOnlyToKernel : toKernel(attrs)),
     vjp: (g, ins, out, { numbers }) => {
       let next = 0;
       const args = numbers.map(n => n ?? ins[next++]);
@@ -72,14 +76,15 @@ function row(name: string, f: Scalar['f'], wgsl: string, rule: Rule): (...args: 
     },
   };
   defineOp(spec);
-  const { arity } = scalar;
   return (...args) => {
     if (args.length !== arity)
       throw new ArgumentError(`${name}: takes ${arity} operands, got ${args.length}`);
+    let counted = 0;
+    for (const a of args) if (typeof a === 'number') counted++;
+    if (counted === 0) return apply(spec, args as Tensor[], tensorsOnly)[0];
+    if (counted === arity) return full([], f(args[0] as number, args[1] as number, args[2] as number));
     const numbers = args.map(a => (typeof a === 'number' ? a : null));
-    const ins = args.filter(a => typeof a !== 'number') as Tensor[];
-    if (ins.length === 0) return full([], f(args[0] as number, args[1] as number, args[2] as number));
-    return apply(spec, ins, { numbers })[0];
+    return apply(spec, args.filter(a => typeof a !== 'number') as Tensor[], { numbers })[0];
   };
 }
 

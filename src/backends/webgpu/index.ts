@@ -34,6 +34,8 @@ export async function createWebGPU(options: WebGPUOptions = {}): Promise<Backend
 }
 
 const MEGABYTE = 1 << 20;
+/** Bytes of live tensors past which new ones are refused (ERR_MEMORY). */
+const BUDGET = 8192 * MEGABYTE;
 const EPILOGUES: ReadonlySet<string> = new Set(['matmul', 'conv2d']);
 const NONE: ReadonlySet<string> = new Set();
 const ARRAYS = { f32: Float32Array, i32: Int32Array, u32: Uint32Array };
@@ -52,7 +54,13 @@ class WebGPUBackend implements Backend {
   constructor(private readonly device: Device) {
     // More bindings than this would only make kernels with more live registers than is good for them.
     const maxBindings = Math.min(device.limits.maxStorageBuffersPerShaderStage, 16);
-    this.limits = { maxBindings, packing: 'buffers', epilogue: EPILOGUES, prologue: NONE };
+    this.limits = {
+      maxBindings,
+      packing: 'buffers',
+      deviceMemory: BUDGET,
+      epilogue: EPILOGUES,
+      prologue: NONE,
+    };
     this.pool = new Pool(device, USAGE.storage | USAGE.copySource | USAGE.copyTarget, 512 * MEGABYTE);
     this.staging = new Pool(device, USAGE.mapRead | USAGE.copyTarget, 64 * MEGABYTE);
     this.pipelines = new Pipelines(device);
