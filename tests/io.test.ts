@@ -418,7 +418,7 @@ describe('npy', () => {
         fc.array(fc.nat({ max: 4 }), { maxLength: 4 }),
         fc.constantFrom(Float32Array, Float64Array, Int32Array, Uint8Array),
         (shape, Data) => {
-          const data = Data.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => i);
+          const data = new Data(Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => i));
           const bytes = writeNpy({ shape, data });
           expect((bytes.length - data.byteLength) % 64).toBe(0);
           expect(readNpy(bytes)).toEqual({ shape, data });
