@@ -4,6 +4,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   let start = group_index(id) * (WIDTH * PER_THREAD) + lane;
   for (var e = 0u; e < PER_THREAD; e++) {
     let i = start + e * WIDTH;
-    if (i < COUNT) { evaluate(i); }
+    if (i < params.count) { evaluate(i); }
   }
 }

@@ -14,11 +14,11 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let group = group_index(id);
-  if (group >= GROUPS) { return; }
-  let first_n = group % TILES_N * TILE_N;
-  let first_m = group / TILES_N % TILES_M * TILE_M;
-  let batch = group / (TILES_N * TILES_M) % BATCH;
-  let part = group / (TILES_N * TILES_M * BATCH);
+  if (group >= params.groups) { return; }
+  let first_n = group % params.tiles_n * TILE_N;
+  let first_m = group / params.tiles_n % params.tiles_m * TILE_M;
+  let batch = group / (params.tiles_n * params.tiles_m) % params.batch;
+  let part = group / (params.tiles_n * params.tiles_m * params.batch);
   let range = k_range(batch, part);
   var sum: array<array<f32, COLUMNS>, ROWS>;
   for (var first_k = range.x; first_k < range.y; first_k += TILE_K) {
@@ -27,14 +27,14 @@ fn main(
       let m = select(e / TILE_K, e % TILE_M, A_BY_ROWS == 0u);
       let k = select(e % TILE_K, e / TILE_M, A_BY_ROWS == 0u);
       var value = 0.0;
-      if (first_k + k < range.y) { value = load_a(batch, min(first_m + m, M - 1u), first_k + k); }
+      if (first_k + k < range.y) { value = load_a(batch, min(first_m + m, params.m - 1u), first_k + k); }
       tile_a[k * (TILE_M + 1u) + m] = value;
     }
     for (var e = thread; e < TILE_K * TILE_N; e += THREADS) {
       let n = select(e / TILE_K, e % TILE_N, B_BY_ROWS == 1u);
       let k = select(e % TILE_K, e / TILE_N, B_BY_ROWS == 1u);
       var value = 0.0;
-      if (first_k + k < range.y) { value = load_b(batch, first_k + k, min(first_n + n, N - 1u)); }
+      if (first_k + k < range.y) { value = load_b(batch, first_k + k, min(first_n + n, params.n - 1u)); }
       tile_b[k * TILE_N + n] = value;
     }
     workgroupBarrier();
@@ -52,7 +52,7 @@ fn main(
     for (var c = 0u; c < COLUMNS; c++) {
       let m = first_m + local.y + r * THREADS_M;
       let n = first_n + local.x + c * THREADS_N;
-      if (m < M && n < N) { store_y(part * BATCH + batch, m, n, sum[r][c]); }
+      if (m < params.m && n < params.n) { store_y(part * params.batch + batch, m, n, sum[r][c]); }
     }
   }
 }

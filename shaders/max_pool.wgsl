@@ -1,19 +1,19 @@
 // A pixel outside the image has a wrapped, huge coordinate or one past the end: one comparison finds it.
 fn evaluate(i: u32) {
-  let c = i % C;
-  let ow = i / C % OW;
-  let oh = i / (C * OW) % OH;
-  let n = i / (C * OW * OH);
+  let c = i % params.c;
+  let ow = i / params.c % params.ow;
+  let oh = i / (params.c * params.ow) % params.oh;
+  let n = i / (params.c * params.ow * params.oh);
   var best = -1;
   var largest = 0.0;
-  for (var kh = 0u; kh < KH; kh++) {
-    for (var kw = 0u; kw < KW; kw++) {
-      let h = oh * STRIDE_H + kh - PAD_H;
-      let w = ow * STRIDE_W + kw - PAD_W;
-      if (h < H && w < W) {
+  for (var kh = 0u; kh < params.kh; kh++) {
+    for (var kw = 0u; kw < params.kw; kw++) {
+      let h = oh * params.stride_h + kh - params.pad_h;
+      let w = ow * params.stride_w + kw - params.pad_w;
+      if (h < params.h && w < params.w) {
         let value = load_x(n, h, w, c);
         if (best < 0 || (!math_is_nan(largest) && (value > largest || math_is_nan(value)))) {
-          best = i32(h * W + w);
+          best = i32(h * params.w + w);
           largest = value;
         }
       }

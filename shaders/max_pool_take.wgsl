@@ -1,10 +1,10 @@
 fn evaluate(i: u32) {
-  let c = i % C;
-  let ow = i / C % OW;
-  let oh = i / (C * OW) % OH;
-  let n = i / (C * OW * OH);
+  let c = i % params.c;
+  let ow = i / params.c % params.ow;
+  let oh = i / (params.c * params.ow) % params.oh;
+  let n = i / (params.c * params.ow * params.oh);
   let index = load_index(n, oh, ow, c);
   var value = math_nan();
-  if (index >= 0 && u32(index) < H * W) { value = load_x(n, u32(index) / W, u32(index) % W, c); }
+  if (index >= 0 && u32(index) < params.h * params.w) { value = load_x(n, u32(index) / params.w, u32(index) % params.w, c); }
   store_y(n, oh, ow, c, value);
 }

@@ -1,3 +1,3 @@
 fn evaluate(i: u32) {
-  store_y(i / DEPTH, i % DEPTH, select(0.0, 1.0, load_index(i / DEPTH) == i32(i % DEPTH)));
+  store_y(i / params.depth, i % params.depth, select(0.0, 1.0, load_index(i / params.depth) == i32(i % params.depth)));
 }

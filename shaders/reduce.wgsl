@@ -1,4 +1,4 @@
-// LANES threads share one output. Each folds every (LANES * PARTS)-th element, a tree folds the lanes. With PARTS > 1
+// LANES threads share one output. Each folds every (LANES * parts)-th element, a tree folds the lanes. With parts > 1
 // an output is cut into parts that a second pass folds. The order depends on the shape alone.
 var<workgroup> folded: array<f32, WIDTH>;
 
@@ -6,10 +6,10 @@ var<workgroup> folded: array<f32, WIDTH>;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
   let lane = local % LANES;
   let output = group_index(id) * (WIDTH / LANES) + local / LANES;
-  let row = min(output, OUTPUTS - 1u) / PARTS;
-  let part = output % PARTS;
+  let row = min(output, params.outputs - 1u) / params.parts;
+  let part = output % params.parts;
   var value = identity();
-  for (var j = part * LANES + lane; j < LENGTH; j += LANES * PARTS) {
+  for (var j = part * LANES + lane; j < params.length; j += LANES * params.parts) {
     value = combine(value, load_x(row, j));
   }
   folded[local] = value;
@@ -20,5 +20,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
       folded[local] = value;
     }
   }
-  if (lane == 0u && output < OUTPUTS) { store_y(output, value); }
+  if (lane == 0u && output < params.outputs) { store_y(output, value); }
 }

@@ -18,14 +18,14 @@ fn over_lanes(local: u32, lane: u32, value: f32, largest: bool) -> f32 {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
   let lane = local % LANES;
   let wanted = group_index(id) * (WIDTH / LANES) + local / LANES;
-  let row = min(wanted, ROWS - 1u);
+  let row = min(wanted, params.rows - 1u);
   var peak = -math_infinity();
-  for (var j = lane; j < LENGTH; j += LANES) { peak = math_max(peak, load_x(row, j)); }
+  for (var j = lane; j < params.length; j += LANES) { peak = math_max(peak, load_x(row, j)); }
   peak = over_lanes(local, lane, peak, true);
   var sum = 0.0;
-  for (var j = lane; j < LENGTH; j += LANES) { sum += exp(load_x(row, j) - peak); }
+  for (var j = lane; j < params.length; j += LANES) { sum += exp(load_x(row, j) - peak); }
   sum = over_lanes(local, lane, sum, false);
-  if (wanted < ROWS) {
-    for (var j = lane; j < LENGTH; j += LANES) { store_y(row, j, result(load_x(row, j) - peak, sum)); }
+  if (wanted < params.rows) {
+    for (var j = lane; j < params.length; j += LANES) { store_y(row, j, result(load_x(row, j) - peak, sum)); }
   }
 }

@@ -41,7 +41,7 @@ export class ParamPages {
     if (!page) this.pages[this.current] = page = this.newPage();
     const start = page.used;
     params.forEach((param, i) => {
-      page.words[start + i] = param >= 0 ? offsets[param] : this.bitsOf(immediates[-1 - param]);
+      page.words[start + i] = this.wordOf(param, offsets, immediates);
     });
     page.used = Math.ceil((start + params.length) / this.alignWords) * this.alignWords;
     return { group: page.group, offset: [start * 4] };
@@ -71,8 +71,10 @@ export class ParamPages {
     return { buffer, group, words: new Uint32Array(PAGE_WORDS), used: 0 };
   }
 
-  private bitsOf(value: number): number {
-    this.floats[0] = value;
+  private wordOf(param: Param, offsets: readonly number[], immediates: readonly number[]): number {
+    if (param.kind === 'size') return param.value;
+    if (param.kind === 'offset') return offsets[param.operand];
+    this.floats[0] = immediates[param.index];
     return this.bits[0];
   }
 }

@@ -18,7 +18,10 @@ export interface Call {
 /** One dispatch: constants, accessors and generated text in front of shader bodies from shaders/. */
 export interface Pass {
   readonly bodies: readonly string[];
-  readonly constants: Readonly<Record<string, number>>;
+  /** Baked into the text: tile sizes, and what loops are unrolled or indices divided by. In capitals. */
+  readonly constants?: Readonly<Record<string, number>>;
+  /** Sizes that bodies read as `params.<name>`. */
+  readonly params?: Readonly<Record<string, number>>;
   readonly access: readonly Access[];
   /** Adds generated functions. */
   readonly generate?: (source: Source) => void;
@@ -68,12 +71,13 @@ export const byAxis = (name: string, operand: Operand, store?: Access['store']):
 /** One thread per element of `count`: the body defines `evaluate(i)`. */
 export function perElement(
   count: number,
-  pass: Pick<Pass, 'access' | 'generate'> & { bodies?: readonly string[]; constants?: Pass['constants'] },
+  pass: Pick<Pass, 'access' | 'generate' | 'constants' | 'params'> & { bodies?: readonly string[] },
   perThread = 1,
 ): Pass {
   return {
     bodies: [...(pass.bodies ?? []), 'elementwise'],
-    constants: { ...pass.constants, COUNT: count, WIDTH, PER_THREAD: perThread },
+    constants: { ...pass.constants, WIDTH, PER_THREAD: perThread },
+    params: { ...pass.params, count },
     access: pass.access,
     generate: pass.generate,
     workgroups: Math.ceil(count / (WIDTH * perThread)),

@@ -63,7 +63,7 @@ function argmax({ ins: [x], outs: [y] }: Call): Pass[] {
   return [
     perElement(size(y), {
       bodies: ['argmax'],
-      constants: { LENGTH: x.shape[kept] },
+      params: { length: x.shape[kept] },
       access: [{ name: 'x', operand: x, groups: [kept, 1] }, flat('y', y, 'raw')],
     }),
   ];
@@ -78,7 +78,7 @@ function takeGroups(call: Call, whole: Operand, index: Operand) {
   return {
     whole: [axis, 1, inner],
     taken: [axis, index.shape.length, inner],
-    constants: { SIZE: whole.shape[axis], INDICES: size(index), INNER: product(whole.shape.slice(axis + 1)) },
+    params: { size: whole.shape[axis], indices: size(index), inner: product(whole.shape.slice(axis + 1)) },
     columns: product(whole.shape.slice(0, axis)) * product(whole.shape.slice(axis + 1)),
   };
 }
@@ -86,11 +86,11 @@ function takeGroups(call: Call, whole: Operand, index: Operand) {
 function take(call: Call): Pass[] {
   const [x, index] = call.ins;
   const [y] = call.outs;
-  const { whole, taken, constants } = takeGroups(call, x, index);
+  const { whole, taken, params } = takeGroups(call, x, index);
   return [
     perElement(size(y), {
       bodies: ['take'],
-      constants,
+      params,
       access: [
         { name: 'x', operand: x, groups: whole },
         flat('index', index),
@@ -103,14 +103,14 @@ function take(call: Call): Pass[] {
 function scatterAdd(call: Call): Pass[] {
   const [src, index] = call.ins;
   const [y] = call.outs;
-  const { whole, taken, constants, columns } = takeGroups(call, y, index);
+  const { whole, taken, params, columns } = takeGroups(call, y, index);
   const threads = call.software ? 64 : 16384;
-  const segment = Math.ceil(constants.SIZE / Math.min(constants.SIZE, Math.ceil(threads / columns)));
-  const segments = Math.ceil(constants.SIZE / segment);
+  const segment = Math.ceil(params.size / Math.min(params.size, Math.ceil(threads / columns)));
+  const segments = Math.ceil(params.size / segment);
   return [
     perElement(columns * segments, {
       bodies: ['scatter_add'],
-      constants: { ...constants, SEGMENT: segment, SEGMENTS: segments },
+      params: { ...params, segment, segments },
       access: [
         { name: 'src', operand: src, groups: taken },
         flat('index', index),
@@ -126,7 +126,7 @@ function oneHot({ ins: [index], outs: [y] }: Call): Pass[] {
   return [
     perElement(size(y), {
       bodies: ['one_hot'],
-      constants: { DEPTH: y.shape[rank] },
+      params: { depth: y.shape[rank] },
       access: [flat('index', index), { name: 'y', operand: y, groups: [rank, 1], store: 'raw' }],
     }),
   ];
@@ -143,7 +143,8 @@ const softmaxWith =
     return [
       {
         bodies: ['softmax'],
-        constants: { ROWS: rows, LENGTH: length, LANES: lanes, WIDTH: width },
+        constants: { LANES: lanes, WIDTH: width },
+        params: { rows, length },
         access: [
           { name: 'x', operand: x, groups },
           { name: 'y', operand: y, groups, store: 'raw' },
@@ -157,12 +158,12 @@ const softmaxWith =
 /** Sizes as the pooling bodies name them; `whole` is the image, `pooled` has one place per window. */
 function poolSizes(call: Call, whole: Operand, pooled: Operand, windows = true): Record<string, number> {
   const [, h, w, c] = whole.shape;
-  const sizes = { H: h, W: w, C: c, OH: pooled.shape[1], OW: pooled.shape[2] };
+  const sizes = { h, w, c, oh: pooled.shape[1], ow: pooled.shape[2] };
   if (!windows) return sizes;
   const [kh, kw] = integers(call, 'window', 2);
   const [sh, sw] = integers(call, 'stride', 2);
   const [top, left] = integers(call, 'pad', 2);
-  return { ...sizes, KH: kh, KW: kw, STRIDE_H: sh, STRIDE_W: sw, PAD_H: top, PAD_W: left };
+  return { ...sizes, kh, kw, stride_h: sh, stride_w: sw, pad_h: top, pad_w: left };
 }
 
 function maxPool(call: Call): Pass[] {
@@ -171,7 +172,7 @@ function maxPool(call: Call): Pass[] {
   return [
     perElement(size(y), {
       bodies: ['max_pool'],
-      constants: poolSizes(call, x, y),
+      params: poolSizes(call, x, y),
       access: [byAxis('x', x), byAxis('y', y, 'raw'), byAxis('index', index, 'raw')],
     }),
   ];
@@ -183,7 +184,7 @@ function maxPoolTake(call: Call): Pass[] {
   return [
     perElement(size(y), {
       bodies: ['max_pool_take'],
-      constants: poolSizes(call, x, y, false),
+      params: poolSizes(call, x, y, false),
       access: [byAxis('x', x), byAxis('index', index), byAxis('y', y, 'raw')],
     }),
   ];
@@ -195,7 +196,7 @@ function sumPool(call: Call): Pass[] {
   return [
     perElement(size(y), {
       bodies: ['sum_pool'],
-      constants: poolSizes(call, x, y),
+      params: poolSizes(call, x, y),
       access: [byAxis('x', x), byAxis('y', y, 'raw')],
     }),
   ];
@@ -207,7 +208,7 @@ function maxPoolScatter(call: Call): Pass[] {
   return [
     perElement(size(dx), {
       bodies: ['max_pool_scatter', 'pool_adjoint'],
-      constants: poolSizes(call, dx, g),
+      params: poolSizes(call, dx, g),
       access: [byAxis('g', g), byAxis('index', index), byAxis('dx', dx, 'raw')],
     }),
   ];
@@ -219,7 +220,7 @@ function sumPoolSpread(call: Call): Pass[] {
   return [
     perElement(size(dx), {
       bodies: ['sum_pool_spread', 'pool_adjoint'],
-      constants: poolSizes(call, dx, g),
+      params: poolSizes(call, dx, g),
       access: [byAxis('g', g), byAxis('dx', dx, 'raw')],
     }),
   ];
@@ -235,7 +236,8 @@ function raggedMatmul(call: Call): Pass[] {
   return [
     perElement(rows * columnThreads, {
       bodies: ['ragged_matmul'],
-      constants: { K: k, N: n, TASKS: tasks, COLUMNS: columns, COLUMN_THREADS: columnThreads },
+      constants: { COLUMNS: columns },
+      params: { k, n, tasks, column_threads: columnThreads },
       access: [byAxis('x', x), byAxis('w', w), flat('offset', offsets), byAxis('y', y, 'raw')],
     }),
   ];
@@ -246,7 +248,7 @@ function random({ ins: [key], outs: [y] }: Call): Pass[] {
   return [
     perElement(Math.ceil(size(y) / 2), {
       bodies: ['random'],
-      constants: { LENGTH: size(y) },
+      params: { length: size(y) },
       access: [flat('key', key), flat('y', y, 'raw')],
       generate: source => source.add(`fn output(word: u32) -> ${y.dtype} { return ${value}; }\n`),
     }),

@@ -65,34 +65,30 @@ function multiply(call: Call, p: Product): Pass[] {
   const groups = parts === 1 ? p.groups : [1, 1, 1];
   const workgroups = tilesM * tilesN * p.batch * parts;
   const pass: Pass = {
-    bodies: [...(p.bodies ?? []), t.body],
+    bodies: [...(p.bodies ?? []), ...(p.ranged ? [] : ['matmul_range']), t.body],
     constants: {
       ...p.constants,
-      M: p.m,
-      N: p.n,
-      BATCH: p.batch,
-      TILES_M: tilesM,
-      TILES_N: tilesN,
-      GROUPS: workgroups,
       ROWS: t.rows,
       COLUMNS: t.columns,
       THREADS_M: t.threadsM,
       THREADS_N: t.threadsN,
       ...(t.tileK ? { TILE_K: t.tileK, A_BY_ROWS: Number(p.aByRows), B_BY_ROWS: Number(p.bByRows) } : {}),
     },
-    access: [...p.access, { name: 'y', operand: target, groups, store: parts === 1 ? epilogue : 'raw' }],
-    generate: source => {
-      if (!p.ranged) source.add(kRange(p.k, Math.ceil(p.k / parts)));
+    params: {
+      m: p.m,
+      n: p.n,
+      k: p.k,
+      k_chunk: Math.ceil(p.k / parts),
+      batch: p.batch,
+      tiles_m: tilesM,
+      tiles_n: tilesN,
+      groups: workgroups,
     },
+    access: [...p.access, { name: 'y', operand: target, groups, store: parts === 1 ? epilogue : 'raw' }],
     workgroups,
   };
   return parts === 1 ? [pass] : [pass, foldParts(call, target, parts, y, epilogue)];
 }
-
-const kRange = (k: number, chunk: number): string => `fn k_range(batch: u32, part: u32) -> vec2<u32> {
-  return vec2(part * ${chunk}u, min(part * ${chunk}u + ${chunk}u, ${k}u));
-}
-`;
 
 /** What is done to each result before it is stored: `attrs.epilogue` over it and the operands after a and b. */
 function epilogueOf(call: Call): 'raw' | Epilogue {
@@ -127,10 +123,9 @@ export function matmul(call: Call): Pass[] {
 function convolutionSizes(call: Call, x: Operand, w: Operand, y: Operand): Record<string, number> {
   const [sh, sw] = integers(call, 'stride', 2);
   const [top, left] = integers(call, 'pad', 2);
-  const [, images, h, width, c] = x.shape;
+  const [, , h, width, c] = x.shape;
   const [, kh, kw, , o] = w.shape;
   return {
-    IMAGES: images,
     H: h,
     W: width,
     C: c,
@@ -155,7 +150,7 @@ export function conv2d(call: Call): Pass[] {
   const constants = convolutionSizes(call, x, w, y);
   return multiply(call, {
     batch: x.shape[0],
-    m: constants.IMAGES * constants.OH * constants.OW,
+    m: x.shape[1] * constants.OH * constants.OW,
     n: constants.O,
     k: constants.KH * constants.KW * constants.C,
     groups: [1, 3, 1],
@@ -177,7 +172,7 @@ export function conv2dInput(call: Call): Pass[] {
   const constants = convolutionSizes(call, dx, w, g);
   return multiply(call, {
     batch: dx.shape[0],
-    m: constants.IMAGES * constants.H * constants.W,
+    m: dx.shape[1] * constants.H * constants.W,
     n: constants.C,
     k: constants.KH * constants.KW * constants.O,
     groups: [1, 3, 1],
@@ -201,7 +196,7 @@ export function conv2dFilter(call: Call): Pass[] {
     batch: dw.shape[0],
     m: constants.KH * constants.KW * constants.C,
     n: constants.O,
-    k: constants.IMAGES * constants.OH * constants.OW,
+    k: x.shape[1] * constants.OH * constants.OW,
     groups: [1, 3, 1],
     access: [
       { name: 'x', operand: x, groups: AXES },
@@ -230,7 +225,6 @@ export function raggedOuter(call: Call): Pass[] {
       { name: 'offset', operand: offsets, groups: [1] },
     ],
     bodies: ['ragged_outer'],
-    constants: { K: x.shape[0] },
     aByRows: false,
     bByRows: true,
     ranged: true,

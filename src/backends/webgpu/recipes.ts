@@ -96,8 +96,11 @@ export class Recipes {
     if (y > most)
       throw new DeviceLimitError(`${command.op}: ${pass.workgroups} workgroups are more than ${most}^2`);
     const source = new Source();
-    for (const [name, value] of Object.entries(pass.constants)) source.constant(name, value);
-    source.add(`fn group_index(id: vec3<u32>) -> u32 { return id.x${y > 1 ? ` + id.y * ${x}u` : ''}; }\n`);
+    for (const [name, value] of Object.entries(pass.constants ?? {})) source.constant(name, value);
+    for (const [name, value] of Object.entries(pass.params ?? {}))
+      source.param(name, { kind: 'size', value });
+    const line = y > 1 ? ` + id.y * ${source.param('grid_width', { kind: 'size', value: x })}` : '';
+    source.add(`fn group_index(id: vec3<u32>) -> u32 { return id.x${line}; }\n`);
     for (const access of pass.access) source.access(access);
     pass.generate?.(source);
     const code = source.finish(pass.bodies.map(shaderNamed).join(''), shaders.math);

@@ -41,13 +41,8 @@ function foldPass({ fn, x, groups, y, store }: Fold, shared: Shares): Pass {
   const outputs = product(x.shape.slice(0, groups[0])) * shared.parts;
   return {
     bodies: ['reduce'],
-    constants: {
-      OUTPUTS: outputs,
-      LENGTH: product(x.shape.slice(groups[0])),
-      LANES: shared.lanes,
-      PARTS: shared.parts,
-      WIDTH: shared.width,
-    },
+    constants: { LANES: shared.lanes, WIDTH: shared.width },
+    params: { outputs, length: product(x.shape.slice(groups[0])), parts: shared.parts },
     access: [
       { name: 'x', operand: x, groups },
       { name: 'y', operand: y, groups: [y.shape.length], store },

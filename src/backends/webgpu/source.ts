@@ -1,4 +1,9 @@
-/** The generated part of a shader: constants, bindings, accessors of strided operands, elementwise expressions. */
+/**
+ * The generated part of a shader: constants, parameters, bindings, accessors of strided operands, elementwise
+ * expressions. What varies from call to call (sizes, strides, offsets, immediates) is a parameter, read from a uniform
+ * block; the text holds structure, and the few sizes that are worth dividing by as constants. So one pipeline serves
+ * many shapes.
+ */
 import type { DType, Expr, Scalar } from '../../core/backend.js';
 import { DeviceLimitError } from '../../core/errors.js';
 
@@ -12,12 +17,6 @@ export interface Operand {
   /** Position among the command's operands whose offset this window has; -1 if it starts at 0. */
   readonly offsetOf: number;
 }
-
-/**
- * A word of a kernel's parameter block: p >= 0 is the offset of operand p, p < 0 is the bits of immediate -1-p. Both are
- * data, not text, so that sliding windows and changing numbers share one pipeline.
- */
-export type Param = number;
 
 /**
  * An operand as a shader body sees it: `load_<name>(...)` or `store_<name>(..., value)`, with one flat row-major
@@ -37,27 +36,48 @@ export interface Epilogue {
   readonly ins: readonly Operand[];
 }
 
+/** A word of the parameter block: a number known at lowering, or where to find one in the command. */
+export type Param =
+  | { readonly kind: 'size'; readonly value: number }
+  | { readonly kind: 'offset'; readonly operand: number }
+  | { readonly kind: 'immediate'; readonly index: number };
+
 /** The most words a parameter block holds. */
 export const MAX_PARAMS = 256;
-
-const PARAMS = `@group(1) @binding(0) var<uniform> params: array<vec4<u32>, ${MAX_PARAMS / 4}>;\n`;
-const COMPONENTS = 'xyzw';
 
 /** Collects the text of one shader. */
 export class Source {
   readonly slots: number[] = [];
-  readonly params: Param[] = [];
+  private readonly named = new Map<string, Param>();
   private readonly written = new Set<number>();
   private readonly types = new Map<number, DType>();
   private readonly scalars = new Map<string, { wgsl: string; text: string }>();
   private text = '';
 
-  constant(name: string, value: number): void {
-    this.text += `const ${name} = ${value}u;\n`;
+  /** The parameter block, in the order of its fields. */
+  get params(): Param[] {
+    return [...this.named.values()];
+  }
+
+  /** How each binding is used, as text: the key of its bind group layout. */
+  get signature(): string {
+    return this.slots.map(slot => (this.written.has(slot) ? 'w' : 'r')).join('');
   }
 
   add(text: string): void {
     this.text += text;
+  }
+
+  constant(name: string, value: number): void {
+    this.text += `const ${name} = ${value}u;\n`;
+  }
+
+  /** Adds a parameter; the text that reads it is returned. Of equal names the first stays. */
+  param(name: string, value: Param): string {
+    if (!this.named.has(name)) this.named.set(name, value);
+    if (this.named.size > MAX_PARAMS)
+      throw new DeviceLimitError(`a kernel may use ${MAX_PARAMS} sizes and immediates, this one uses more`);
+    return `params.${name}`;
   }
 
   /** Adds the function through which a body reads or writes an operand. */
@@ -68,12 +88,43 @@ export class Source {
 
   /** Adds `load_<name>`. */
   load(name: string, operand: Operand, groups: readonly number[]): void {
-    const { list, element } = this.element(operand, groups, false);
+    const { list, element } = this.element(name, operand, groups, false);
     this.text += `fn load_${name}(${list.join(', ')}) -> ${operand.dtype} { return ${element}; }\n`;
   }
 
+  /** Straight-line text of an expression over `inputs`, and the names of its outputs. */
+  expression(expr: Expr, inputs: readonly string[]): { lines: string; outs: string[] } {
+    const lines = inputs.map((input, r) => `  let r${r} = ${input};\n`);
+    const read = (arg: number) =>
+      arg >= 0 ? `r${arg}` : this.param(`immediate${-1 - arg}`, { kind: 'immediate', index: -1 - arg });
+    expr.code.forEach(({ scalar, args }, j) => {
+      const values = args.map(read).join(', ');
+      lines.push(`  let r${expr.inputs + j} = ${this.scalar(scalar)}(${values});\n`);
+    });
+    return { lines: lines.join(''), outs: expr.outs.map(r => `r${r}`) };
+  }
+
+  /** The whole shader: what was collected, in front of `body`. `math` is added if something calls it. */
+  finish(body: string, math: string): string {
+    const bindings = this.slots.map((slot, binding) => {
+      const mode = this.written.has(slot) ? 'read_write' : 'read';
+      const type = this.types.get(slot);
+      return `@group(0) @binding(${binding}) var<storage, ${mode}> buffer${binding}: array<${type}>;\n`;
+    });
+    const fields = [...this.named].map(
+      ([name, { kind }]) => `  ${name}: ${kind === 'immediate' ? 'f32' : 'u32'},\n`,
+    );
+    const block =
+      fields.length > 0
+        ? `struct Params {\n${fields.join('')}}\n@group(1) @binding(0) var<uniform> params: Params;\n`
+        : '';
+    const functions = [...this.scalars.values()].map(scalar => scalar.text).join('');
+    const text = functions + this.text + body;
+    return bindings.join('') + block + (text.includes('math_') ? math : '') + text;
+  }
+
   private store(name: string, operand: Operand, groups: readonly number[], store: 'raw' | Epilogue): void {
-    const { list, element } = this.element(operand, groups, true);
+    const { list, element } = this.element(name, operand, groups, true);
     const head = `fn store_${name}(${[...list, `value: ${operand.dtype}`].join(', ')})`;
     if (store === 'raw') {
       this.text += `${head} { ${element} = value; }\n`;
@@ -88,35 +139,6 @@ export class Source {
     this.text += `${head} {\n${lines}  ${element} = ${outs[0]};\n}\n`;
   }
 
-  /** Straight-line text of an expression over `inputs`, and the names of its outputs. */
-  expression(expr: Expr, inputs: readonly string[]): { lines: string; outs: string[] } {
-    const lines = inputs.map((input, r) => `  let r${r} = ${input};\n`);
-    const read = (arg: number) => (arg >= 0 ? `r${arg}` : `bitcast<f32>(${this.param(arg)})`);
-    expr.code.forEach(({ scalar, args }, j) => {
-      const values = args.map(read).join(', ');
-      lines.push(`  let r${expr.inputs + j} = ${this.scalar(scalar)}(${values});\n`);
-    });
-    return { lines: lines.join(''), outs: expr.outs.map(r => `r${r}`) };
-  }
-
-  /** The whole shader: what was collected, in front of `body`. `math` is added if something calls it. */
-  finish(body: string, math: string): string {
-    let bindings = '';
-    this.slots.forEach((slot, binding) => {
-      const mode = this.written.has(slot) ? 'read_write' : 'read';
-      bindings += `@group(0) @binding(${binding}) var<storage, ${mode}> buffer${binding}: array<${this.types.get(slot)}>;\n`;
-    });
-    if (this.params.length > 0) bindings += PARAMS;
-    const functions = [...this.scalars.values()].map(scalar => scalar.text).join('');
-    const text = functions + this.text + body;
-    return bindings + (text.includes('math_') ? math : '') + text;
-  }
-
-  /** How each binding is used, as text: the key of its bind group layout. */
-  get signature(): string {
-    return this.slots.map(slot => (this.written.has(slot) ? 'w' : 'r')).join('');
-  }
-
   /** The name of an operand's binding. */
   private buffer({ slot, dtype }: Operand, write: boolean): string {
     if (!this.slots.includes(slot)) this.slots.push(slot);
@@ -128,30 +150,42 @@ export class Source {
   }
 
   /** The parameters and the element of an accessor with one flat index per group of axes. */
-  private element(
-    operand: Operand,
-    groups: readonly number[],
-    write: boolean,
-  ): { list: string[]; element: string } {
+  private element(name: string, operand: Operand, groups: readonly number[], write: boolean) {
+    const { offsetOf, shape, strides } = operand;
     const terms: string[] = [];
-    if (operand.offsetOf >= 0) terms.push(this.param(operand.offsetOf));
+    if (offsetOf >= 0) terms.push(this.param(`${name}_offset`, { kind: 'offset', operand: offsetOf }));
     let axis = 0;
     groups.forEach((rank, g) => {
       const end = axis + rank;
-      terms.push(...flatTerms(`i${g}`, operand.shape.slice(axis, end), operand.strides.slice(axis, end)));
+      terms.push(...this.flatTerms(name, g, shape.slice(axis, end), strides.slice(axis, end)));
       axis = end;
     });
     const list = groups.map((_, g) => `i${g}: u32`);
     return { list, element: `${this.buffer(operand, write)}[${terms.join(' + ') || '0u'}]` };
   }
 
-  /** The text that reads a word of the parameter block. */
-  private param(wanted: Param): string {
-    let at = this.params.indexOf(wanted);
-    if (at < 0) at = this.params.push(wanted) - 1;
-    if (at >= MAX_PARAMS)
-      throw new DeviceLimitError(`a kernel may use ${MAX_PARAMS} offsets and immediates, this one uses more`);
-    return `params[${at >> 2}].${COMPONENTS[at & 3]}`;
+  /** What a flat index over some axes contributes to the place of an element. */
+  private flatTerms(
+    name: string,
+    group: number,
+    shape: readonly number[],
+    strides: readonly number[],
+  ): string[] {
+    const axes = merged(shape, strides);
+    const terms: string[] = [];
+    let inner = 1;
+    for (let i = axes.length - 1; i >= 0; i--) {
+      const { size, stride } = axes[i];
+      let text = inner === 1 ? `i${group}` : `i${group} / ${inner}u`;
+      if (i > 0) text = `${text} % ${size}u`;
+      if (stride === 1) terms.unshift(text);
+      else if (stride !== 0)
+        terms.unshift(
+          `(${text}) * ${this.param(`${name}_stride${group}_${i}`, { kind: 'size', value: stride })}`,
+        );
+      inner *= size;
+    }
+    return terms;
   }
 
   /** The name of a function for `scalar`. Two scalars of one name and different text get different functions. */
@@ -165,10 +199,10 @@ export class Source {
   }
 }
 
-/** Terms of the element index that a flat row-major index over some axes contributes. */
-function flatTerms(arg: string, shape: readonly number[], strides: readonly number[]): string[] {
-  if (shape.includes(0)) return [];
+/** The axes with more than one element, neighbours joined where their strides chain. None if there is no element. */
+function merged(shape: readonly number[], strides: readonly number[]): { size: number; stride: number }[] {
   const axes: { size: number; stride: number }[] = [];
+  if (shape.includes(0)) return axes;
   shape.forEach((size, i) => {
     if (size === 1) return;
     const outer = axes.at(-1);
@@ -176,14 +210,5 @@ function flatTerms(arg: string, shape: readonly number[], strides: readonly numb
       axes[axes.length - 1] = { size: outer.size * size, stride: strides[i] };
     else axes.push({ size, stride: strides[i] });
   });
-  const terms: string[] = [];
-  let inner = 1;
-  for (let i = axes.length - 1; i >= 0; i--) {
-    const { size, stride } = axes[i];
-    let text = inner === 1 ? arg : `${arg} / ${inner}u`;
-    if (i > 0) text = `${text} % ${size}u`;
-    if (stride !== 0) terms.unshift(stride === 1 ? `${text}` : `(${text}) * ${stride}u`);
-    inner *= size;
-  }
-  return terms;
+  return axes;
 }
