@@ -33,7 +33,8 @@ function run(name, ...args) {
 
 /** A folder node-gyp accepts as Node's sources: one that has Node's headers, else one made of node-api-headers. */
 function nodeSources() {
-  const usable = dir => dir && ['node_api.h', 'common.gypi'].every(f => existsSync(join(dir, 'include/node', f)));
+  const usable = dir =>
+    dir && ['node_api.h', 'common.gypi'].every(f => existsSync(join(dir, 'include/node', f)));
   const found = [process.env.npm_config_nodedir, dirname(dirname(process.execPath))].find(usable);
   if (found) return found;
   const shim = join(root, 'build', 'node');
@@ -52,6 +53,8 @@ function nodeSources() {
 const byCmake = run('cmake-js', 'compile', '--directory', root, '--out', join(root, 'build'));
 const failure = byCmake && run('node-gyp', 'configure', 'build', `--nodedir=${nodeSources()}`);
 if (failure) {
-  process.stderr.write(`weightloom: no native addon, the slow reference backend will serve (${byCmake}; ${failure})\n`);
+  process.stderr.write(
+    `weightloom: no native addon, the slow reference backend will serve (${byCmake}; ${failure})\n`,
+  );
   if (process.argv.includes('--strict')) process.exitCode = 1;
 }

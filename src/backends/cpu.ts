@@ -1,0 +1,312 @@
+/**
+ * The native backend: C++ kernels on the caller's thread and its pool. One flush is one call into the addon, and so is
+ * one replay of a prepared step. Kernels the addon lacks run by their reference loop on the same memory.
+ */
+import type { Backend, Command, Executable, Plan, Storage, TypedArray, View } from '../core/backend.js';
+import { KernelFailure } from '../core/backend.js';
+import { BackendError, KernelError } from '../core/errors.js';
+import { hasOp, opNamed } from '../core/op.js';
+import { isDense, sizeOf } from '../core/shape.js';
+import { type Addon, loadAddon, type NativeProgram } from './cpu/addon.js';
+import { Encoder, type Vocabulary } from './cpu/encode.js';
+import { Allocator, arrayOn, type Memory } from './cpu/memory.js';
+import { runReference } from './ref.js';
+
+export interface CpuOptions {
+  /** Threads kernels may use, the caller's among them. Default: WEIGHTLOOM_THREADS, else the CPUs of this process. */
+  readonly threads?: number;
+}
+
+/** Makes the native backend. Throws NativeLoadError where the addon cannot be loaded. */
+export async function createCpu(options: CpuOptions = {}): Promise<Backend> {
+  const addon = await loadAddon();
+  const threads = options.threads ?? (Number(process.env.WEIGHTLOOM_THREADS) || addon.availableThreads);
+  return new Cpu(addon, Math.max(1, Math.trunc(threads)));
+}
+
+const numbered = (names: readonly string[]) => new Map(names.map((name, i) => [name, i]));
+
+class Cpu implements Backend {
+  readonly name = 'cpu';
+  readonly limits = {
+    maxBindings: Infinity,
+    packing: 'offsets',
+    epilogue: new Set(['matmul', 'conv2d']),
+    prologue: new Set<string>(),
+  } as const;
+  readonly allocator: Allocator;
+  readonly vocabulary: Vocabulary;
+  readonly scratch: Scratch;
+  fallbacks = 0;
+  programs = 0;
+  private readonly encoder: Encoder;
+  private bases = new Float64Array(64);
+  private sizes = new Float64Array(64);
+  private slots = 0;
+  private stamp = 0;
+
+  constructor(
+    readonly addon: Addon,
+    readonly threads: number,
+  ) {
+    this.vocabulary = { kernels: numbered(addon.kernels), scalars: numbered(addon.scalars) };
+    this.allocator = new Allocator(addon.address);
+    this.scratch = new Scratch(addon);
+    this.encoder = new Encoder(this.vocabulary);
+  }
+
+  has(kernel: string): boolean {
+    return this.vocabulary.kernels.has(kernel) || (hasOp(kernel) && opNamed(kernel).ref !== undefined);
+  }
+
+  run(commands: readonly Command[]): void {
+    this.begin();
+    let first = 0;
+    for (let i = 0; i < commands.length; i++) {
+      const command = commands[i];
+      for (const view of command.ins)
+        if (view.storage.memory === null)
+          throw new KernelFailure(this.flush(first, i), unwritten(command.op, command.ins.indexOf(view)));
+      for (const view of command.outs) this.allocator.bind(view.storage);
+      if (this.encoder.command(command.kernel, command.outs, command.ins, command.attrs, this.slotOf))
+        continue;
+      this.flush(first, i);
+      first = i + 1;
+      try {
+        this.fallbacks++;
+        runReference(command, this.array);
+      } catch (error) {
+        throw new KernelFailure(i, error);
+      }
+    }
+    this.flush(first, commands.length);
+  }
+
+  prepare(plan: Plan): Executable {
+    this.programs++;
+    return new PreparedStep(this, plan);
+  }
+
+  write(storage: Storage, values: TypedArray): void {
+    this.allocator.bind(storage);
+    this.array(storage).set(values);
+  }
+
+  read(view: View): Promise<TypedArray> {
+    const values = this.readSync(view);
+    return new Promise(resolve => setImmediate(resolve, values));
+  }
+
+  readSync(view: View): TypedArray {
+    const { storage, shape, strides, offset } = view;
+    if (storage.memory === null) throw new BackendError('cpu: a storage was read that nothing has written');
+    const size = sizeOf(shape);
+    if (isDense(shape, strides)) return this.array(storage).slice(offset, offset + size);
+    const dense: Storage = { ...storage, id: -1, size, memory: null };
+    let stride = size;
+    const out: View = {
+      storage: dense,
+      shape,
+      strides: shape.map(n => (stride = n > 0 ? stride / n : 0)),
+      offset: 0,
+      generation: 0,
+    };
+    this.run([{ kernel: 'copy', op: 'read', outs: [out], ins: [view], attrs: {} }]);
+    const values = this.array(dense).slice();
+    this.allocator.free(dense);
+    return values;
+  }
+
+  free(storage: Storage): void {
+    this.allocator.free(storage);
+  }
+
+  async sync(): Promise<void> {}
+
+  describe(): Record<string, unknown> {
+    return {
+      isa: this.addon.isa,
+      threads: this.threads,
+      fallbacks: this.fallbacks,
+      programs: this.programs,
+      scratchBytes: this.scratch.bytes,
+      cachedBytes: this.allocator.cachedBytes,
+    };
+  }
+
+  dispose(): void {
+    this.allocator.clear();
+    this.scratch.clear();
+  }
+
+  /** The elements of a bound storage. */
+  readonly array = (storage: Storage): TypedArray => {
+    const memory = this.allocator.bind(storage);
+    return arrayOn(memory.buffer, memory.offset, storage.dtype, storage.size);
+  };
+
+  private begin(): void {
+    this.encoder.clear();
+    this.slots = 0;
+    this.stamp++;
+  }
+
+  /** Runs what is encoded, which began with command `first`; returns `next`. */
+  private flush(first: number, next: number): number {
+    if (this.encoder.length > 0) {
+      const { words, length } = this.encoder;
+      const failed = this.addon.run(words, length, this.bases, this.sizes, this.slots, this.threads);
+      if (failed >= 0) throw new KernelFailure(first + failed, new KernelError(this.addon.message()));
+      this.begin();
+    }
+    return next;
+  }
+
+  private readonly slotOf = ({ storage }: View): number => {
+    const memory = storage.memory as Memory;
+    if (memory.stamp === this.stamp) return memory.slot;
+    if (this.slots === this.bases.length) {
+      this.bases = grow(this.bases);
+      this.sizes = grow(this.sizes);
+    }
+    this.bases[this.slots] = memory.address;
+    this.sizes[this.slots] = storage.size * 4;
+    memory.stamp = this.stamp;
+    memory.slot = this.slots++;
+    return memory.slot;
+  };
+}
+
+const grow = (array: Float64Array) => {
+  const grown = new Float64Array(2 * array.length);
+  grown.set(array);
+  return grown;
+};
+
+const unwritten = (op: string, input: number) =>
+  new KernelError(`${op}: operand ${input} is a storage that nothing has written`);
+
+/** The one scratch buffer that all prepared steps share; its content is dead between runs. */
+class Scratch {
+  buffer = new ArrayBuffer(0);
+  /** Native address of the first usable byte, a multiple of 64. */
+  address = 0;
+  offset = 0;
+  constructor(private readonly addon: Addon) {}
+
+  get bytes(): number {
+    return this.buffer.byteLength;
+  }
+
+  /** Makes room for a step. Steps prepared earlier notice by the address. */
+  reserve(bytes: number): void {
+    if (this.address !== 0 && bytes + 64 <= this.buffer.byteLength) return;
+    this.buffer = new ArrayBuffer(bytes + 64);
+    this.addon.adviseHuge(this.buffer);
+    const start = this.addon.address(this.buffer);
+    this.address = Math.ceil(start / 64) * 64;
+    this.offset = this.address - start;
+  }
+
+  clear(): void {
+    this.buffer = new ArrayBuffer(0);
+    this.address = 0;
+  }
+}
+
+/** Commands [begin, end) of the native program, then one command by its reference loop (null after the last). */
+interface Segment {
+  readonly begin: number;
+  readonly end: number;
+  readonly fallback: Command | null;
+}
+
+class PreparedStep implements Executable {
+  private readonly program: NativeProgram;
+  private readonly segments: Segment[] = [];
+  /** Addresses of the storages' memory: those of externals first, in their order, then scratch places. */
+  private readonly bases: Float64Array;
+  private readonly places: readonly (readonly [Storage, number])[];
+  private readonly slots = new Map<Storage, number>();
+  private readonly bytes: number;
+  private boundScratch = 0;
+  private bound: readonly Storage[] = [];
+
+  constructor(
+    private readonly cpu: Cpu,
+    private readonly plan: Plan,
+  ) {
+    for (const [i, storage] of plan.externals.entries()) this.slots.set(storage, i);
+    const places: [Storage, number][] = [];
+    for (const [storage, { offset }] of plan.places) {
+      this.slots.set(storage, plan.externals.length + places.length);
+      places.push([storage, offset]);
+    }
+    this.places = places;
+    this.bytes = plan.buffers[0] ?? 0;
+    const sizes = Float64Array.from([...plan.externals, ...places.map(([s]) => s)], s => s.size * 4);
+    this.bases = new Float64Array(sizes.length);
+
+    const encoder = new Encoder(cpu.vocabulary);
+    const slotOf = ({ storage }: View) => this.slots.get(storage) ?? -1;
+    let begin = 0;
+    let count = 0;
+    for (const command of plan.commands) {
+      if (encoder.command(command.kernel, command.outs, command.ins, command.attrs, slotOf)) {
+        count++;
+        continue;
+      }
+      this.segments.push({ begin, end: count, fallback: command });
+      begin = count;
+    }
+    this.segments.push({ begin, end: count, fallback: null });
+    try {
+      this.program = cpu.addon.prepare(encoder.words.subarray(0, encoder.length), sizes);
+    } catch (cause) {
+      throw new KernelError(`cpu: a step cannot be prepared: ${(cause as Error).message}`, { cause });
+    }
+  }
+
+  run(externals: readonly Storage[]): void {
+    const { cpu, plan, bases } = this;
+    if (externals.length !== plan.externals.length)
+      throw new BackendError(
+        `cpu: a step of ${plan.externals.length} externals was given ${externals.length}`,
+      );
+    for (let i = 0; i < externals.length; i++) {
+      const storage = externals[i];
+      if (storage.size !== plan.externals[i].size)
+        throw new BackendError(
+          `cpu: external ${i} of a step has ${storage.size} elements, not ${plan.externals[i].size}`,
+        );
+      bases[i] = ((storage.memory as Memory | null) ?? cpu.allocator.bind(storage)).address;
+    }
+    cpu.scratch.reserve(this.bytes);
+    if (this.boundScratch !== cpu.scratch.address) {
+      this.boundScratch = cpu.scratch.address;
+      this.places.forEach(([, offset], i) => {
+        bases[externals.length + i] = this.boundScratch + offset;
+      });
+    }
+    for (const { begin, end, fallback } of this.segments) {
+      if (end > begin && cpu.addon.execute(this.program, begin, end, bases, cpu.threads) >= 0)
+        throw new KernelError(cpu.addon.message());
+      if (!fallback) continue;
+      cpu.fallbacks++;
+      this.bound = externals;
+      runReference(fallback, this.array);
+      this.bound = [];
+    }
+  }
+
+  dispose(): void {
+    this.cpu.programs--;
+  }
+
+  private readonly array = (storage: Storage): TypedArray => {
+    const slot = this.slots.get(storage)!;
+    if (slot < this.bound.length) return this.cpu.array(this.bound[slot]);
+    const { buffer, offset } = this.cpu.scratch;
+    return arrayOn(buffer, offset + this.places[slot - this.bound.length][1], storage.dtype, storage.size);
+  };
+}

@@ -1,0 +1,69 @@
+/** Finding and loading the native addon. */
+import { NativeLoadError } from '../../core/errors.js';
+
+/** What `native/addon.cpp` exports. Buffers are passed by the addresses it gave for them. */
+export interface Addon {
+  readonly isa: string;
+  /** Kernels by their index in command words. */
+  readonly kernels: readonly string[];
+  /** Scalars by their opcode. */
+  readonly scalars: readonly string[];
+  /** CPUs this process may use. */
+  readonly availableThreads: number;
+  /** Runs a list of commands; -1, or the index of the one that failed, those before it having run. */
+  run(
+    words: Int32Array,
+    count: number,
+    bases: Float64Array,
+    bytes: Float64Array,
+    slots: number,
+    threads: number,
+  ): number;
+  /** Checks and keeps a list of commands on slots of these sizes. Throws if one is refused. */
+  prepare(words: Int32Array, bytes: Float64Array): NativeProgram;
+  /** Runs commands [begin, end) of a kept list; -1, or the index of the one that failed. */
+  execute(program: NativeProgram, begin: number, end: number, bases: Float64Array, threads: number): number;
+  /** Why the last run or execute failed. */
+  message(): string;
+  /** Where a buffer's memory begins: valid while the buffer is alive. */
+  address(buffer: ArrayBuffer): number;
+  /** Asks for huge pages behind a buffer that has not been written yet. */
+  adviseHuge(buffer: ArrayBuffer): void;
+}
+
+declare const nativeProgram: unique symbol;
+/** A list of commands kept by the addon. */
+export interface NativeProgram {
+  readonly [nativeProgram]: true;
+}
+
+/**
+ * Loads the addon: the file that WEIGHTLOOM_NATIVE names, else this package's own build, else its prebuilt binary.
+ * Throws NativeLoadError where there is none or WEIGHTLOOM_NATIVE is `off`.
+ */
+export async function loadAddon(): Promise<Addon> {
+  const [{ createRequire }, { existsSync }, { dirname, join, resolve }, { fileURLToPath }] =
+    await Promise.all([import('node:module'), import('node:fs'), import('node:path'), import('node:url')]);
+  const named = process.env.WEIGHTLOOM_NATIVE;
+  if (named === 'off') throw new NativeLoadError('the native addon is switched off by WEIGHTLOOM_NATIVE=off');
+  let root = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(root, 'package.json')) && dirname(root) !== root) root = dirname(root);
+  const candidates = named
+    ? [resolve(named)]
+    : [
+        join(root, 'build', 'Release', 'weightloom.node'),
+        join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'weightloom.node'),
+      ];
+  const found = candidates.find(file => existsSync(file));
+  if (!found) throw new NativeLoadError(`there is no native addon: looked for ${candidates.join(' and ')}`);
+  let addon: Partial<Addon>;
+  try {
+    addon = createRequire(import.meta.url)(found);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new NativeLoadError(`the native addon ${found} does not load: ${why}`, { cause });
+  }
+  if (typeof addon.execute !== 'function' || addon.kernels === undefined)
+    throw new NativeLoadError(`${found} is not the native addon of this version`);
+  return addon as Addon;
+}

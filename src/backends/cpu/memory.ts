@@ -1,0 +1,104 @@
+/** Memory of eager storages: pieces of ordinary ArrayBuffers, which the garbage collector frees by itself. */
+import type { DType, Storage, TypedArray } from '../../core/backend.js';
+
+/** Where a storage's elements are. */
+export class Memory {
+  /** Slot of this memory in the command list with this stamp. */
+  slot = 0;
+  stamp = 0;
+  constructor(
+    readonly buffer: ArrayBuffer,
+    /** Bytes from the buffer's begin. */
+    readonly offset: number,
+    /** Native address of the first element. */
+    readonly address: number,
+    /** Bytes this memory may hold; more than the storage's where it came from a size class. */
+    readonly capacity: number,
+  ) {}
+}
+
+/** Elements of a piece of a buffer as the typed array of `dtype`. */
+export function arrayOn(buffer: ArrayBuffer, offset: number, dtype: DType, size: number): TypedArray {
+  if (dtype === 'f32') return new Float32Array(buffer, offset, size);
+  return dtype === 'i32' ? new Int32Array(buffer, offset, size) : new Uint32Array(buffer, offset, size);
+}
+
+const alignment = 64;
+const slabBytes = 64 << 10;
+/** Memory of this size and more has a buffer of its own. */
+const ownBytes = 16 << 10;
+/** How much freed memory is kept for reuse: a fresh page costs more than most kernels that write it. */
+const maxCached = 256 << 20;
+
+const alignUp = (n: number) => Math.ceil(n / alignment) * alignment;
+
+/** Rounds up to one of eight sizes per power of two, so that freed memory fits later requests. */
+function sizeClass(bytes: number): number {
+  const step = 2 ** (Math.floor(Math.log2(bytes)) - 3);
+  return Math.ceil(bytes / step) * step;
+}
+
+/** Hands out memory aligned to cache lines. */
+export class Allocator {
+  private slab: ArrayBuffer | null = null;
+  private slabAddress = 0;
+  private next = 0;
+  private readonly cache = new Map<number, Memory[]>();
+  cachedBytes = 0;
+
+  constructor(private readonly addressOf: (buffer: ArrayBuffer) => number) {}
+
+  /** The storage's memory, made now if it has none. Its content is then undefined. */
+  bind(storage: Storage): Memory {
+    const bound = storage.memory as Memory | null;
+    if (bound !== null) return bound;
+    const memory = this.allocate(storage.size * 4);
+    storage.memory = memory;
+    return memory;
+  }
+
+  /** Takes the storage's memory back. Nothing else may hold it. */
+  free(storage: Storage): void {
+    const memory = storage.memory as Memory | null;
+    storage.memory = null;
+    if (memory === null || memory.capacity < ownBytes || this.cachedBytes + memory.capacity > maxCached)
+      return;
+    const list = this.cache.get(memory.capacity);
+    if (list) list.push(memory);
+    else this.cache.set(memory.capacity, [memory]);
+    this.cachedBytes += memory.capacity;
+  }
+
+  /** Forgets memory kept for reuse. */
+  clear(): void {
+    this.cache.clear();
+    this.cachedBytes = 0;
+    this.slab = null;
+  }
+
+  private allocate(bytes: number): Memory {
+    if (bytes >= ownBytes) return this.allocateOwn(sizeClass(bytes));
+    const size = Math.max(alignment, alignUp(bytes));
+    if (this.slab === null || this.next + size > slabBytes) {
+      this.slab = new ArrayBuffer(slabBytes);
+      this.slabAddress = this.addressOf(this.slab);
+      this.next = alignUp(this.slabAddress) - this.slabAddress;
+    }
+    const memory = new Memory(this.slab, this.next, this.slabAddress + this.next, size);
+    this.next += size;
+    return memory;
+  }
+
+  private allocateOwn(size: number): Memory {
+    const kept = this.cache.get(size)?.pop();
+    if (kept) {
+      this.cachedBytes -= size;
+      return kept;
+    }
+    // A buffer from allocUnsafeSlow is its own and is not zeroed first.
+    const { buffer } = Buffer.allocUnsafeSlow(size + alignment);
+    const start = this.addressOf(buffer as ArrayBuffer);
+    const address = alignUp(start);
+    return new Memory(buffer as ArrayBuffer, address - start, address, size);
+  }
+}
