@@ -1,0 +1,53 @@
+/** Batches of tasks as tensors, and what is measured on them. */
+import { ShapeError } from '../core/errors.js';
+import { show, sizeOf } from '../core/shape.js';
+import type { Tensor } from '../core/tensor.js';
+import type { BatchRequest, Rows, TaskBatch, TaskFamily } from '../data/task.js';
+import { drawBatch } from '../data/task.js';
+import { argmax, cast, crossEntropy, eq, mean, square, sub, tensor } from '../ops/index.js';
+
+/** Inputs `[T, n, ...inShape]` and targets: values `[T, n, outSize]` (f32) or labels `[T, n]` (i32). */
+export type Examples = { readonly x: Tensor; readonly y: Tensor };
+
+/** T tasks as tensors: what a learner is shown, and what it is asked. A tree, so it can be an argument of a step. */
+export type Episodes = { readonly support: Examples; readonly query: Examples };
+
+/** The tensors of a batch of tasks, on the backend in use. */
+export function toEpisodes(batch: TaskBatch): Episodes {
+  const examples = ({ n, x, y }: Rows): Examples => ({
+    x: tensor(x, [batch.tasks, n, ...batch.inShape]),
+    y: tensor(y, y instanceof Int32Array ? [batch.tasks, n] : [batch.tasks, n, batch.outSize]),
+  });
+  return { support: examples(batch.support), query: examples(batch.query) };
+}
+
+/** Draws tasks and makes tensors of them; see `drawBatch` for the request and its errors. */
+export const drawEpisodes = (family: TaskFamily, request: BatchRequest): Episodes =>
+  toEpisodes(drawBatch(family, request));
+
+/**
+ * Mean loss of each task `[T]`: squared error of predictions `[T, n, outSize]` against values, cross-entropy of logits
+ * `[T, n, ways]` against labels. Throws ShapeError.
+ */
+export function taskLosses(predicted: Tensor, y: Tensor): Tensor {
+  if (y.dtype === 'i32') return mean(crossEntropy(predicted, y), 1);
+  return meanSquaredErrors(predicted, y);
+}
+
+/** What is reported for each task `[T]`: mean squared error, or the share of rows whose largest logit is the label. */
+export function taskScores(predicted: Tensor, y: Tensor): Tensor {
+  if (y.dtype === 'i32') return mean(eq(cast(argmax(predicted), 'f32'), cast(y, 'f32')), 1);
+  return meanSquaredErrors(predicted, y);
+}
+
+function meanSquaredErrors(predicted: Tensor, y: Tensor): Tensor {
+  if (sizeOf(predicted.shape) !== y.size || predicted.rank !== 3)
+    throw new ShapeError(`taskLosses: predictions ${show(predicted.shape)}, targets ${show(y.shape)}`);
+  return mean(square(sub(predicted, y)), [1, 2]);
+}
+
+/** The name of what `taskScores` measures. */
+export type Metric = 'mse' | 'accuracy';
+
+/** The metric of a family of tasks. */
+export const metricOf = (family: TaskFamily): Metric => (family.kind === 'regression' ? 'mse' : 'accuracy');
