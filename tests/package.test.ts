@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,12 +13,14 @@ function run(command: string, args: string[], more: Record<string, string> = {},
   const own = Object.fromEntries(
     Object.entries(process.env).filter(([key]) => !/^(npm_|NODE_OPTIONS|NODE_ENV|VITEST|INIT_CWD)/.test(key)),
   );
-  return execFileSync(command, args, {
+  const { status, stdout, stderr } = spawnSync(command, args, {
     cwd,
     env: { ...own, ...more },
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${status}:\n${stdout}${stderr}`);
+  return stdout;
 }
 
 /** All file paths in a package.json `exports` value. */
@@ -96,6 +98,20 @@ describe('the packed tarball', () => {
         `Promise.resolve(process.getBuiltinModule('module').createRequire(process.cwd() + '/x')('weightloom'))`,
       ),
     ).toEqual(imported);
+  });
+
+  it('has types that need no other package', () => {
+    const code = `import { grad, init, type Tensor, tensor, sum, mul } from 'weightloom';
+      await init({ backend: 'ref' });
+      const slope: Tensor = grad((x: Tensor) => sum(mul(x, x)))(tensor([1, 2]));
+      // @ts-expect-error a tensor is no number
+      const wrong: number = slope;
+      console.log(wrong);`;
+    writeFileSync(join(folder, 'consumer.mts'), code);
+    const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022'];
+    const lib = ['--lib', 'es2023,esnext.disposable,dom'];
+    const tsc = join(root, 'node_modules/typescript/bin/tsc');
+    expect(run('node', [tsc, ...options, ...lib, 'consumer.mts'])).toBe('');
   });
 
   it('has a command that tells what works here', () => {

@@ -31,7 +31,8 @@ export class WeightloomError extends Error {
   }
 }
 
-const named = (code: ErrorCode) =>
+type Failure = new (message: string, options?: ErrorOptions) => WeightloomError;
+const named = (code: ErrorCode): Failure =>
   class extends WeightloomError {
     constructor(message: string, options?: ErrorOptions) {
       super(code, message, options);
