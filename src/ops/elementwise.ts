@@ -1,5 +1,6 @@
 /**
- * Elementwise ops: a table. A row is the meaning (`f`), the WGSL expression and the derivative. All share the kernel
+ * Elementwise ops: a table. A row is the meaning (`f`), the WGSL expression (over a, b, c; it may call the functions of
+ * shaders/math.wgsl, which are safe where the built-in ones are not) and the derivative. All share the kernel
  * `elementwise`, which runs an expression: one row's instruction when eager, many rows' when a step is compiled.
  */
 import type { Expr, Instruction, Scalar, View } from '../core/backend.js';
@@ -139,7 +140,7 @@ export const neg = row(
 export const pow = row(
   'pow',
   (a, b) => a ** b,
-  'pow(a, b)',
+  'math_pow(a, b)',
   (g, [x, y], out) => [
     () => (typeof y === 'number' ? mul(g, mul(y, pow(x, y - 1))) : mul(g, mul(y, pow(x, sub(y, 1))))),
     () => mul(g, where(gt(x, 0), mul(out, log(where(gt(x, 0), x, 1))), 0)),
@@ -148,13 +149,15 @@ export const pow = row(
 /** e to the power x. */
 export const exp = row('exp', Math.exp, 'exp(a)', (g, _, out) => [() => mul(g, out)]) as Unary;
 /** exp(x) - 1, exact near 0. */
-export const expm1 = row('expm1', Math.expm1, 'expm1(a)', (g, _, out) => [
+export const expm1 = row('expm1', Math.expm1, 'math_expm1(a)', (g, _, out) => [
   () => mul(g, add(out, 1)),
 ]) as Unary;
 /** Natural logarithm. */
 export const log = row('log', Math.log, 'log(a)', (g, [x]) => [() => div(g, x)]) as Unary;
 /** log(1 + x), exact near 0. */
-export const log1p = row('log1p', Math.log1p, 'log1p(a)', (g, [x]) => [() => div(g, add(x, 1))]) as Unary;
+export const log1p = row('log1p', Math.log1p, 'math_log1p(a)', (g, [x]) => [
+  () => div(g, add(x, 1)),
+]) as Unary;
 /** Square root. */
 export const sqrt = row('sqrt', Math.sqrt, 'sqrt(a)', (g, _, out) => [() => div(mul(g, 0.5), out)]) as Unary;
 /** 1 / sqrt(x). */
@@ -179,11 +182,11 @@ export const recip = row(
   (g, _, out) => [() => neg(mul(g, square(out)))],
 ) as Unary;
 /** Hyperbolic tangent. */
-export const tanh = row('tanh', Math.tanh, 'tanh(a)', (g, _, out) => [
+export const tanh = row('tanh', Math.tanh, 'math_tanh(a)', (g, _, out) => [
   () => mul(g, sub(1, square(out))),
 ]) as Unary;
 /** 1 / (1 + e^-x). */
-export const sigmoid = row('sigmoid', logistic, 'sigmoid(a)', (g, _, out) => [
+export const sigmoid = row('sigmoid', logistic, '1.0 / (1.0 + exp(-a))', (g, _, out) => [
   () => mul(g, mul(out, sub(1, out))),
 ]) as Unary;
 /** max(x, 0); the derivative at 0 is 0. */
@@ -201,14 +204,14 @@ export const leakyRelu = row(
   (g, [x, s]) => [() => mul(g, where(gt(x, 0), 1, s)), () => mul(g, min(x, 0))],
 ) as Binary;
 /** log(1 + e^x). */
-export const softplus = row('softplus', softplusOf, 'softplus(a)', (g, [x]) => [
+export const softplus = row('softplus', softplusOf, 'max(a, 0.0) + math_log1p(exp(-abs(a)))', (g, [x]) => [
   () => mul(g, sigmoid(x)),
 ]) as Unary;
 /** x · sigmoid(x) (Elfwing et al. 2018; also "swish"). */
 export const silu = row(
   'silu',
   a => a * logistic(a),
-  'silu(a)',
+  'a / (1.0 + exp(-a))',
   (g, [x]) => [
     () => {
       const s = sigmoid(x);
@@ -217,19 +220,24 @@ export const silu = row(
   ],
 ) as Unary;
 /** Gaussian error linear unit, tanh form (Hendrycks & Gimpel 2016). */
-export const gelu = row('gelu', geluOf, 'gelu(a)', (g, [x]) => [
-  () => {
-    const t = tanh(mul(geluScale, add(x, mul(0.044715, mul(x, square(x))))));
-    const slope = mul(geluScale, add(1, mul(3 * 0.044715, square(x))));
-    return mul(g, mul(0.5, add(add(1, t), mul(mul(x, sub(1, square(t))), slope))));
-  },
-]) as Unary;
+export const gelu = row(
+  'gelu',
+  geluOf,
+  '0.5 * a * (1.0 + math_tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))',
+  (g, [x]) => [
+    () => {
+      const t = tanh(mul(geluScale, add(x, mul(0.044715, mul(x, square(x))))));
+      const slope = mul(geluScale, add(1, mul(3 * 0.044715, square(x))));
+      return mul(g, mul(0.5, add(add(1, t), mul(mul(x, sub(1, square(t))), slope))));
+    },
+  ],
+) as Unary;
 /** Sine. */
 export const sin = row('sin', Math.sin, 'sin(a)', (g, [x]) => [() => mul(g, cos(x))]) as Unary;
 /** Cosine. */
 export const cos = row('cos', Math.cos, 'cos(a)', (g, [x]) => [() => neg(mul(g, sin(x)))]) as Unary;
 /** Error function. */
-export const erf = row('erf', erfOf, 'erf(a)', (g, [x]) => [
+export const erf = row('erf', erfOf, 'math_erf(a)', (g, [x]) => [
   () => mul(g, mul(2 / Math.sqrt(Math.PI), exp(neg(square(x))))),
 ]) as Unary;
 /** |x|; the derivative at 0 is 0. */
@@ -239,12 +247,12 @@ export const sign = row('sign', Math.sign, 'sign(a)', () => [null]) as Unary;
 /** Largest whole number not above x; the derivative is 0. */
 export const floor = row('floor', Math.floor, 'floor(a)', () => [null]) as Unary;
 /** The smaller one; NaN if either is. Equal operands share the gradient. */
-export const min = row('min', Math.min, 'min(a, b)', (g, [x, y]) => [
+export const min = row('min', Math.min, 'math_min(a, b)', (g, [x, y]) => [
   () => mul(g, add(lt(x, y), mul(0.5, eq(x, y)))),
   () => mul(g, add(lt(y, x), mul(0.5, eq(x, y)))),
 ]) as Binary;
 /** The larger one; NaN if either is. Equal operands share the gradient. */
-export const max = row('max', Math.max, 'max(a, b)', (g, [x, y]) => [
+export const max = row('max', Math.max, 'math_max(a, b)', (g, [x, y]) => [
   () => mul(g, add(gt(x, y), mul(0.5, eq(x, y)))),
   () => mul(g, add(gt(y, x), mul(0.5, eq(x, y)))),
 ]) as Binary;
@@ -252,7 +260,7 @@ export const max = row('max', Math.max, 'max(a, b)', (g, [x, y]) => [
 export const clamp = row(
   'clamp',
   (a, lo, hi) => Math.min(Math.max(a, lo), hi),
-  'min(max(a, b), c)',
+  'math_min(math_max(a, b), c)',
   (g, [x, lo, hi]) => [
     () => mul(g, mul(ge(x, lo), le(x, hi))),
     () => mul(g, lt(x, lo)),
@@ -275,9 +283,9 @@ const compare = (name: string, f: (a: number, b: number) => boolean, wgsl: strin
     () => [null, null],
   ) as Binary;
 /** 1 where x = y, else 0. */
-export const eq = compare('eq', (a, b) => a === b, 'a == b');
+export const eq = compare('eq', (a, b) => a === b, 'math_equal(a, b)');
 /** 1 where x ≠ y, else 0. */
-export const ne = compare('ne', (a, b) => a !== b, 'a != b');
+export const ne = compare('ne', (a, b) => a !== b, '!math_equal(a, b)');
 /** 1 where x < y, else 0. */
 export const lt = compare('lt', (a, b) => a < b, 'a < b');
 /** 1 where x ≤ y, else 0. */
@@ -290,7 +298,7 @@ export const ge = compare('ge', (a, b) => a >= b, 'a >= b');
 const isFiniteOp = row(
   'isFinite',
   a => (Number.isFinite(a) ? 1 : 0),
-  'isFinite(a)',
+  'select(0.0, 1.0, math_is_finite(a))',
   () => [null],
 ) as Unary;
 

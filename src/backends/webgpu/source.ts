@@ -101,7 +101,7 @@ export class Source {
       const values = args.map(read).join(', ');
       lines.push(`  let r${expr.inputs + j} = ${this.scalar(scalar)}(${values});\n`);
     });
-    return { lines: lines.join(''), outs: expr.outs.map(r => `r${r}`) };
+    return { lines: lines.join(''), outs: expr.outs.map(read) };
   }
 
   /** The whole shader: what was collected, in front of `body`. `math` is added if something calls it. */
