@@ -8,5 +8,8 @@ export { sync } from './core/queue.js';
 export type { Shape } from './core/shape.js';
 export { current, memory, scope, Tensor, use, withBackend } from './core/tensor.js';
 export * as tree from './core/tree.js';
+export * as nn from './nn/index.js';
+export { dense, serial } from './nn/index.js';
 export * from './ops/index.js';
 export { type Compiled, type CompileOptions, compile, type ProgramStats } from './program/compile.js';
+export { type LinearPlan, type LinearShapes, planLinear, type Strategy } from './program/plan.js';

@@ -12,7 +12,9 @@ function opaqueCall<I extends unknown[], O>(
   ins: I,
   pullback: (g: O, ins: I, out: O) => unknown,
 ): O {
-  const flat = tree.leaves(ins).filter(differentiable);
+  const all = tree.leaves(ins);
+  for (const x of all) if (x instanceof tree.Opaque) x.refuse(`passing it to ${name}`);
+  const flat = all.filter(differentiable);
   let deps = 0;
   for (const x of flat) deps |= x.deps;
   deps &= runtime.openGradients;
@@ -22,17 +24,17 @@ function opaqueCall<I extends unknown[], O>(
   const outs = tree.map(x => new Tensor((x as Tensor).view), out) as O;
   const op: OpSpec = {
     name,
-    vjp: (_g, live, _out, _attrs, { outs: all, gs }) => {
+    vjp: (_g, live, _out, _attrs, { outs: made, gs }) => {
       let i = 0;
       const inputs = tree.map(x => (differentiable(x) ? live[i++] : x), ins) as I;
       const cotangents = tree.rebuild(
         out,
-        all.map((o, k) => gs[k] ?? full(o.shape, 0, o.backend)),
+        made.map((o, k) => gs[k] ?? full(o.shape, 0, o.backend)),
       );
       let found: Tensor[] | null = null;
       const result = () =>
         (found ??= tree
-          .leaves<Tensor | null>(pullback(cotangents, inputs, tree.rebuild(out, all)))
+          .leaves<Tensor | null>(pullback(cotangents, inputs, tree.rebuild(out, made)))
           .filter(differentiable));
       return live.map((_, k) => () => result()[k]);
     },

@@ -7,6 +7,16 @@ export * from './custom.js';
 export * from './einsum.js';
 export * from './elementwise.js';
 export * from './gather.js';
+export {
+  ChunkedGenerated,
+  FullGenerated,
+  Generated,
+  LowRankGenerated,
+  materialise,
+  projectFull,
+  type Weight,
+} from './generated.js';
+export { type LinearOptions, linear, planOf, type Rows } from './linear.js';
 export * from './matmul.js';
 export * from './norm.js';
 export * from './pool.js';
@@ -14,4 +24,5 @@ export * from './ragged.js';
 export * from './random.js';
 export * from './reduce.js';
 export * from './softmax.js';
+export * from './unpack.js';
 export * from './views.js';

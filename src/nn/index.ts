@@ -1,0 +1,18 @@
+/** Layers `{ params, init, outShape, apply }` and losses. */
+export { dropout, embedding } from './basic.js';
+export { avgPool, conv2d, flatten, maxPool } from './conv.js';
+export { dense, type WeightOptions } from './dense.js';
+export {
+  type ApplyOptions,
+  defineLayer,
+  type Fan,
+  type FanMode,
+  initParams,
+  type Layer,
+  LayerError,
+  lambda,
+  ParamSpec,
+} from './layer.js';
+export { accuracy, crossEntropy, type LossOptions, mse } from './loss.js';
+export { type BatchNormOptions, batchNorm, layerNorm, meanByTask } from './norm.js';
+export { type LayerLike, residual, serial } from './serial.js';

@@ -1,0 +1,192 @@
+/**
+ * Linear layers: one weight for all rows, one per task, or one generated per task; rows of tasks in equal numbers, or
+ * ragged. Composed of products whose derivatives are products, so derivatives of every order exist under every plan.
+ */
+import { ArgumentError, ShapeError } from '../core/errors.js';
+import { type Shape, show, sizeOf } from '../core/shape.js';
+import { Tensor } from '../core/tensor.js';
+import * as tree from '../core/tree.js';
+import { type LinearPlan, planLinear, type Strategy } from '../program/plan.js';
+import { ones, tensor } from './create.js';
+import { add, mul } from './elementwise.js';
+import {
+  type ChunkedGenerated,
+  FullGenerated,
+  Generated,
+  LowRankGenerated,
+  materialise,
+  plain,
+  projections,
+  type Weight,
+  weaveProjection,
+} from './generated.js';
+import { matmul } from './matmul.js';
+import { raggedMatmul } from './ragged.js';
+import { expand, reshape } from './views.js';
+
+/** Task t owns rows `rows[t] .. rows[t+1]-1`: i32 `[T+1]`, from 0 to the number of rows. */
+export type Rows = Tensor | Int32Array;
+
+export interface LinearOptions {
+  /** Given, `x` is `[N,i]` and its rows belong to tasks in unequal numbers. */
+  readonly rows?: Rows;
+  /** How a generated weight is applied; the planner decides unless given. */
+  readonly strategy?: Strategy;
+}
+
+/** Offsets as a tensor. Throws ShapeError if host values do not ascend from 0. */
+export function offsetsOf(rows: Rows): Tensor {
+  if (rows instanceof Tensor) return rows;
+  for (let t = 0; t < rows.length; t++)
+    if (t === 0 ? rows[0] !== 0 : rows[t] < rows[t - 1])
+      throw new ShapeError(`rows: offsets must ascend from 0, got ${show([...rows.slice(0, t + 1)])}`);
+  return tensor(rows);
+}
+
+/** Values per task `[T,c]` repeated for each of the task's rows: `[N,c]`. */
+const spreadToRows = (perTask: Tensor, rows: Tensor, count: number): Tensor =>
+  raggedMatmul(ones([count, 1]), expand(perTask, 1), rows);
+
+/**
+ * A vector of a layer (bias, scale) so that it broadcasts to `x`: `[c]` as it is; `[T,c]` or generated per task, for `x`
+ * `[T,n,...,c]`, or `[N,...,c]` with rows. Throws ShapeError.
+ */
+export function vectorFor(x: Tensor, v: Weight, rows?: Tensor): Tensor {
+  const vector = plain(v);
+  if (vector.rank === 1) return vector;
+  const [T, c] = vector.shape;
+  const middle = x.shape.slice(1, -1).fill(1);
+  if (vector.rank !== 2 || (rows ? rows.shape[0] !== T + 1 : x.rank < 3 || x.shape[0] !== T))
+    throw new ShapeError(
+      `a vector per task ${show(vector.shape)} does not fit ${show(x.shape)}${rows ? ` with rows ${show(rows.shape)}` : ''}`,
+    );
+  if (rows) return reshape(spreadToRows(vector, rows, x.shape[0]), [x.shape[0], ...middle, c]);
+  return reshape(vector, [T, ...middle, c]);
+}
+
+/**
+ * y = x · w + b.
+ *
+ * | w | x | y |
+ * |---|---|---|
+ * | `[i,o]`, for all | `[...,i]` | `[...,o]` |
+ * | `[T,i,o]` or generated | `[T,...,i]` | `[T,...,o]` |
+ * | `[T,i,o]` or generated, with `rows` | `[N,i]` | `[N,o]` |
+ *
+ * b is `[o]`, `[T,o]` or generated. All plans of a generated weight give the same values and derivatives up to
+ * rounding. Throws ShapeError naming both shapes, ArgumentError for a strategy the weight does not have.
+ */
+export function linear(x: Tensor, w: Weight, b?: Weight | null, options: LinearOptions = {}): Tensor {
+  const rows = options.rows && offsetsOf(options.rows);
+  const shape = w.shape;
+  const tasks = shape.length === 3 ? shape[0] : null;
+  const fits =
+    (shape.length === 2 || tasks !== null) &&
+    x.rank >= 1 &&
+    x.shape[x.rank - 1] === shape[shape.length - 2] &&
+    (!rows || (x.rank === 2 && rows.rank === 1 && (tasks === null || rows.shape[0] === tasks + 1))) &&
+    (rows || tasks === null || (x.rank >= 3 && x.shape[0] === tasks));
+  if (!fits)
+    throw new ShapeError(`linear: x ${show(x.shape)} does not fit w ${show(shape)}; ${wanted(shape, rows)}`);
+  const y = applyWeight(x, w, rows, options.strategy);
+  return b ? add(y, vectorFor(y, b, rows)) : y;
+}
+
+function wanted(w: Shape, rows: Tensor | undefined): string {
+  if (w.length !== 2 && w.length !== 3) return 'w must be [in,out], or [tasks,in,out]';
+  const [i] = w.slice(-2);
+  if (rows) return `with rows ${show(rows.shape)} x must be [N,${i}], and rows [tasks+1]`;
+  return w.length === 2 ? `x must be [...,${i}]` : `x must be [${w[0]},n,${i}], or [N,${i}] with rows`;
+}
+
+function applyWeight(x: Tensor, w: Weight, rows: Tensor | undefined, strategy?: Strategy): Tensor {
+  if (!(w instanceof Generated)) {
+    if (rows && w.rank === 3) return raggedMatmul(x, w, rows);
+    if (w.rank === 2) return x.rank === 1 ? reshape(matmul(expand(x, 0), w), [w.shape[1]]) : matmul(x, w);
+    return byTask(x, merged => matmul(merged, w));
+  }
+  const perTask = rows ? x.shape[0] / Math.max(w.tasks, 1) : sizeOf(x.shape.slice(1, -1));
+  const chosen = planOf(w, perTask, { strategy, machine: x.backend.name }).strategy;
+  if (chosen === 'materialise') return applyWeight(x, w.materialise(), rows);
+  return rows ? unwoven(x, w, rows) : byTask(x, merged => unwoven(merged, w, undefined));
+}
+
+/** `[T,...,i]` as `[T,n,i]`, and the result back. */
+function byTask(x: Tensor, f: (merged: Tensor) => Tensor): Tensor {
+  if (x.rank === 3) return f(x);
+  const y = f(reshape(x, [x.shape[0], sizeOf(x.shape.slice(1, -1)), x.shape[x.rank - 1]]));
+  return reshape(y, [...x.shape.slice(0, -1), y.shape[2]]);
+}
+
+/** The plans that make no W, for x `[T,n,i]`, or `[N,i]` with rows. */
+function unwoven(x: Tensor, w: Generated, rows: Tensor | undefined): Tensor {
+  const times = (v: Tensor, m: Tensor) => (rows ? raggedMatmul(v, m, rows) : matmul(v, m));
+  let y: Tensor;
+  if (w instanceof LowRankGenerated) {
+    y = times(times(x, w.a), w.b);
+    if (w.scale !== 1) y = mul(y, w.scale);
+  } else if (w instanceof FullGenerated) {
+    const [E, i, o] = w.basis.shape;
+    const code = rows ? spreadToRows(w.code, rows, x.shape[0]) : expand(w.code, 1);
+    const outer = mul(expand(code, -1), expand(x, -2));
+    y = matmul(reshape(outer, [...x.shape.slice(0, -1), E * i]), reshape(w.basis, [E * i, o]));
+  } else throw new ArgumentError(`linear: ${w} can only be materialised`);
+  const base = w instanceof FullGenerated || w instanceof LowRankGenerated ? w.base : null;
+  return base ? add(y, matmul(x, base)) : y;
+}
+
+/**
+ * How `linear` would apply a generated weight to `rows` rows of each task: the choice, its cost and what it beat.
+ * Throws ShapeError for a weight that is no matrix.
+ */
+export function planOf(
+  w: Generated,
+  rows: number,
+  options: { strategy?: Strategy; machine?: string } = {},
+): LinearPlan {
+  const { tasks, weightShape } = w;
+  if (weightShape.length !== 2)
+    throw new ShapeError(`planOf: ${show(weightShape)} is no matrix; only materialise applies it`);
+  const [i, out] = weightShape;
+  const sizes = { tasks, rows, in: i, out };
+  if (w instanceof FullGenerated)
+    return planLinear(
+      {
+        kind: 'full',
+        ...sizes,
+        code: w.code.shape[1],
+        base: w.base !== null,
+        windowed: w.projection !== null,
+      },
+      options,
+    );
+  if (w instanceof LowRankGenerated)
+    return planLinear({ kind: 'lowRank', ...sizes, code: w.a.shape[2], base: w.base !== null }, options);
+  const { code, basis, base } = w as ChunkedGenerated;
+  return planLinear(
+    {
+      kind: 'chunked',
+      ...sizes,
+      code: code.shape[2],
+      chunks: code.shape[1],
+      chunk: basis.shape[1],
+      base: base !== null,
+    },
+    options,
+  );
+}
+
+/**
+ * The tree with those generated weights materialised for which that is the plan at `rows` rows per task: all pieces of
+ * a projection by one product where each of its matrices would be materialised anyway. The others stay generated.
+ */
+export function weave<T>(theta: T, rows: number, options: { strategy?: Strategy; machine?: string } = {}): T {
+  if (options.strategy === 'materialise') return materialise(theta);
+  const woven = new Map<unknown, Tensor>();
+  for (const pieces of projections(theta)) {
+    const matrices = pieces.filter(w => w.weightShape.length === 2);
+    if (matrices.every(w => planOf(w, rows, options).strategy === 'materialise'))
+      for (const [piece, w] of weaveProjection(pieces)) woven.set(piece, w);
+  }
+  return woven.size === 0 ? theta : tree.map(leaf => woven.get(leaf) ?? leaf, theta);
+}
