@@ -1,7 +1,8 @@
 // Checks the kernels of matmul, conv2d, pool and ragged against naive loops over random shapes and strides, and
 // measures them. Built once per vector width (-DWL_LANES=4, 8 or 16) by nativeGemm.test.ts with sanitizers:
 //   g++ -std=c++17 -O1 -fsanitize=address,undefined -DWL_LANES=16 tests/native_gemm.cpp -o check && ./check
-//   g++ -std=c++17 -O3 -DWL_LANES=16 tests/native_gemm.cpp -o bench && ./bench bench
+//   g++ -std=c++17 -O3 -DWL_LANES=16 tests/native_gemm.cpp -o bench && ./bench bench [ACEF]
+// The letters are workloads: square products, per-task layers, a meta-training step, convolutions.
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -59,7 +60,11 @@ namespace {
 
 #include "../native/kernels/views.inc"
 
+#include "../native/kernels/expr.inc"
+#include "../native/kernels/elementwise.inc"
 #include "../native/kernels/gemm.inc"
+
+#include "../native/kernels/epilogue.inc"
 #include "../native/kernels/matmul.inc"
 #include "../native/kernels/conv2d.inc"
 #include "../native/kernels/pool.inc"
@@ -184,6 +189,35 @@ static void call(void (*kernel)(const Call&), const char* (*check)(const Call&),
   blocks.clear();
 }
 
+static int32_t opcode(const char* name) {
+  for (int32_t i = 0; i < kScalarCount; ++i)
+    if (strcmp(kScalars[i], name) == 0) return i;
+  abort();
+}
+
+// What is run on a product p with one further input e.
+enum Ending { kPlain, kRelu, kLate };
+// kRelu: relu(p + e). kLate: p * 3, with a use of p after that, so that it cannot be done in place.
+static std::vector<int32_t> ending(Ending kind) {
+  if (kind == kPlain) return {};
+  if (kind == kRelu) return {2, 0, 1, 1, 2, 0, 0, 1, opcode("add"), 2, 0, 1, 0, opcode("relu"), 3, 2, 0, 0};
+  const float three = 3;
+  int32_t bits;
+  memcpy(&bits, &three, 4);
+  return {2, 1, 1, 1, 2, bits, 1, 1, 0, opcode("mul"), 4, 0, 2, 0, opcode("add"), 3, 0, 1, 0};
+}
+static double ended(Ending kind, double p, double e) {
+  return kind == kPlain ? p : kind == kRelu ? (p + e > 0 ? p + e : 0) : 3 * p;
+}
+// A bias along the last axis, one number, or anything.
+static std::unique_ptr<Array> makeExtra(const Shape& shape) {
+  auto e = make(shape, kBroadcast);
+  if (chance(60))
+    for (int32_t i = 0; i + 1 < e->view.rank; ++i) e->view.strides[i] = 0;
+  if (chance(20)) e->view.strides[e->view.rank - 1] = 0;
+  return e;
+}
+
 static int64_t size(int64_t high) {
   if (chance(4)) return 0;
   if (chance(15)) return 1;
@@ -199,7 +233,12 @@ static void checkMatmuls(int rounds) {
     if (chance(5)) k = pick(380, 420);
     auto a = make({P, Q, m, k}, kBroadcast), b = make({P, Q, k, n}, kBroadcast), y = make({P, Q, m, n}, kAny, false);
     if (chance(20)) b->view.strides[0] = b->view.strides[1] = 0;
-    call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
+    const Ending kind = Ending(pick(0, 2));
+    auto e = makeExtra({P, Q, m, n});
+    if (kind == kPlain)
+      call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
+    else
+      call(matmul, checkMatmul, {y.get()}, {a.get(), b.get(), e.get()}, ending(kind));
     for (int64_t p = 0; p < P; ++p)
       for (int64_t q = 0; q < Q; ++q)
         for (int64_t i = 0; i < m; ++i)
@@ -209,7 +248,7 @@ static void checkMatmuls(int rounds) {
               const double term = double(a->at(p, q, i, l)) * b->at(p, q, l, j);
               sum += term, scale += std::fabs(term);
             }
-            expect(y->at(p, q, i, j), sum, scale);
+            expect(y->at(p, q, i, j), ended(kind, sum, e->at(p, q, i, j)), 3 * scale + 1);
           }
     expectGuarded(*y);
   }
@@ -218,10 +257,15 @@ static void checkMatmuls(int rounds) {
 // Sizes at which operands are packed, k is split and a product is cut into units.
 static void checkLargeMatmul(int64_t m, int64_t k, int64_t n, bool ta, bool tb) {
   current = "large matmul";
+  const Ending kind = Ending(pick(0, 2));
+  auto e = makeExtra({m, n});
   auto a = make({m, k}, kDense), b = make({k, n}, kDense), y = make({m, n}, kDense, false);
   if (ta) a->view.strides[0] = 1, a->view.strides[1] = m;
   if (tb) b->view.strides[0] = 1, b->view.strides[1] = k;
-  call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
+  if (kind == kPlain)
+    call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
+  else
+    call(matmul, checkMatmul, {y.get()}, {a.get(), b.get(), e.get()}, ending(kind));
   y->each([](float& f) { if (f == kGuard) fail("left out", f, 0); });
   for (int sample = 0; sample < 2000; ++sample) {
     const int64_t i = pick(0, m - 1), j = pick(0, n - 1);
@@ -230,7 +274,7 @@ static void checkLargeMatmul(int64_t m, int64_t k, int64_t n, bool ta, bool tb) 
       const double term = double(a->at(i, l)) * b->at(l, j);
       sum += term, scale += std::fabs(term);
     }
-    expect(y->at(i, j), sum, scale);
+    expect(y->at(i, j), ended(kind, sum, e->at(i, j)), 3 * scale + 1);
   }
 }
 
@@ -268,9 +312,18 @@ static void checkConvs(int rounds) {
                   }
               }
     current = "conv2d";
-    call(conv2d, checkConv2d, {y.get()}, {x.get(), w.get()}, attrs);
+    const Ending kind = Ending(pick(0, 2));
+    auto e = makeExtra({T, N, OH, OW, O});
+    std::vector<int32_t> words = attrs;
+    for (int32_t word : ending(kind)) words.push_back(word);
+    if (kind == kPlain)
+      call(conv2d, checkConv2d, {y.get()}, {x.get(), w.get()}, words);
+    else
+      call(conv2d, checkConv2d, {y.get()}, {x.get(), w.get(), e.get()}, words);
     size_t at = 0;
-    y->each([&](float& f) { expect(f, ys[at], yScale[at]), ++at; });
+    std::vector<float> extra;
+    e->each([&](float& f) { extra.push_back(f); });
+    y->each([&](float& f) { expect(f, ended(kind, ys[at], extra[at]), 3 * yScale[at] + 1), ++at; });
     expectGuarded(*y);
     current = "conv2dInput";
     call(conv2dInput, checkConv2dInput, {dx.get()}, {g.get(), w.get()}, attrs);
@@ -439,6 +492,7 @@ static int checkAll() {
   checkMatmuls(400);
   for (int ta = 0; ta < 2; ++ta)
     for (int tb = 0; tb < 2; ++tb) checkLargeMatmul(401, 523, 331, ta, tb);
+  for (int i = 0; i < 3; ++i) checkLargeMatmul(401, 300, 700, false, false);
   checkLargeMatmul(1, 700, 900, false, true);
   checkLargeMatmul(1500, 700, 1, false, false);
   checkLargeMatmul(700, 3, 1200, true, false);
@@ -452,4 +506,113 @@ static int checkAll() {
   return failures > 0;
 }
 
-int main() { return checkAll(); }
+static double seconds() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+static volatile float sink;
+
+// Gflop/s of chains of fma in registers: what a product could reach on this core right now.
+static double peak() {
+  double best = 0;
+  for (int i = 0; i < 6; ++i) {
+    const double start = seconds();
+    sink = burst(100000);
+    best = std::fmax(best, 1e5 * 12 * kLanes * 2 / (seconds() - start) / 1e9);
+  }
+  return best;
+}
+
+// The best time of one call over short samples.
+static void measure(const char* name, double flops, const std::function<void()>& work) {
+  work();
+  const int inner = static_cast<int>(2e7 / flops) + 1;
+  double best = 1e9, ceiling = 0;
+  const double start = seconds();
+  for (int i = 0; i < 5 || (i < 200 && seconds() - start < 0.2); ++i) {
+    const double from = seconds();
+    for (int j = 0; j < inner; ++j) work();
+    best = std::fmin(best, (seconds() - from) / inner);
+    if (i % 8 == 0) ceiling = std::fmax(ceiling, peak());
+  }
+  printf("%-30s %10.2f us %7.1f Gflop/s %5.1f %% of %.0f\n", name, best * 1e6, flops / best / 1e9,
+         flops / best / 1e7 / ceiling, ceiling);
+}
+
+static void measureMatmul(const char* what, int64_t T, int64_t m, int64_t k, int64_t n, bool ta, bool tb) {
+  auto a = make({T, m, k}, kDense), b = make({T, k, n}, kDense), y = make({T, m, n}, kDense);
+  if (ta) a->view.strides[1] = 1, a->view.strides[2] = m;
+  if (tb) b->view.strides[1] = 1, b->view.strides[2] = k;
+  const View views[] = {y->view, a->view, b->view};
+  const Call c = {views, 1, views + 1, 2, nullptr, 0};
+  char name[80];
+  snprintf(name, sizeof name, "%s %lldx %lldx%lldx%lld %c%c", what, static_cast<long long>(T),
+           static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(n), ta ? 'T' : 'N',
+           tb ? 'T' : 'N');
+  measure(name, 2. * static_cast<double>(T * m * k * n), [&] { matmul(c); });
+}
+
+static void measureConv(int64_t N, int64_t side, int64_t C, int64_t O) {
+  auto x = make({1, N, side, side, C}, kDense), w = make({1, 3, 3, C, O}, kDense), g = make({1, N, side, side, O}, kDense);
+  const int32_t attrs[] = {1, 1, 1, 1};
+  const double flops = 2. * 9 * static_cast<double>(N * side * side * C * O);
+  char name[80];
+  const auto one = [&](const char* what, Kernel kernel, const View& out, const View& in0, const View& in1) {
+    const View views[] = {out, in0, in1};
+    const Call c = {views, 1, views + 1, 2, attrs, 4};
+    snprintf(name, sizeof name, "%s %lldx%lldx%lld %lld->%lld", what, static_cast<long long>(N),
+             static_cast<long long>(side), static_cast<long long>(side), static_cast<long long>(C),
+             static_cast<long long>(O));
+    measure(name, flops, [&] { kernel(c); });
+  };
+  auto y = make({1, N, side, side, O}, kDense);
+  one("conv2d", conv2d, y->view, x->view, w->view);
+  one("conv2dInput", conv2dInput, x->view, g->view, w->view);
+  one("conv2dFilter", conv2dFilter, w->view, x->view, g->view);
+}
+
+static int bench(const char* which) {
+  hostile = false;
+  printf("peak %.1f Gflop/s\n", peak());
+  if (strchr(which, 'A'))
+    for (int64_t n : {64, 128, 256, 512, 768, 1024})
+      for (int form = 0; form < 4; ++form) measureMatmul("square", 1, n, n, n, form & 2, form & 1);
+  if (strchr(which, 'C')) {
+    const int64_t nio[][3] = {{10, 1, 40}, {10, 40, 40}, {5, 784, 64}, {25, 784, 64}, {100, 64, 64}, {75, 64, 5}};
+    for (const auto& s : nio) {
+      measureMatmul("fwd", 64, s[0], s[1], s[2], false, false);
+      measureMatmul("dX", 64, s[0], s[2], s[1], false, true);
+      measureMatmul("dW", 64, s[1], s[0], s[2], true, false);
+    }
+  }
+  if (strchr(which, 'E')) {
+    const int64_t mkn[][3] = {{250, 2, 64}, {250, 64, 64}, {25, 64, 1761}};
+    for (const auto& s : mkn) {
+      measureMatmul("fwd", 1, s[0], s[1], s[2], false, false);
+      measureMatmul("dX", 1, s[0], s[2], s[1], false, true);
+      measureMatmul("dW", 1, s[1], s[0], s[2], true, false);
+    }
+    measureMatmul("last fwd", 25, 10, 40, 1, false, false);
+    measureMatmul("last dX", 25, 10, 1, 40, false, true);
+    measureMatmul("last dW", 25, 40, 10, 1, true, false);
+  }
+  if (strchr(which, 'F')) {
+    measureConv(20, 28, 1, 64);
+    measureConv(8, 28, 64, 64);
+    measureConv(20, 14, 64, 64);
+    measureConv(40, 7, 64, 64);
+    measureConv(100, 3, 64, 64);
+    measureConv(8, 28, 32, 32);
+  }
+  return 0;
+}
+
+int main(int argc, char** argv) {
+#if WL_LANES == 16
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512vl")) return 77;
+#elif WL_LANES == 8
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 77;
+#endif
+  return argc > 1 && strcmp(argv[1], "bench") == 0 ? bench(argc > 2 ? argv[2] : "ACEF") : checkAll();
+}
