@@ -93,11 +93,25 @@ WL_INLINE F floor(F v) {
 }
 #endif
 
-// The lanes' sum, largest and smallest, taken in one fixed order.
-WL_INLINE float sumLanes(F v) {
-  float s[kLanes];
-  store(s, v);
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) s[i] += s[i + half];
-  return s[0];
+// The fold of all lanes by Fold::step, in one fixed order, in every lane.
+template <class Fold>
+WL_INLINE F foldLanes(F v) {
+#if WL_LANES == 16
+  v = Fold::step(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = Fold::step(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = Fold::step(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return Fold::step(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+#elif WL_LANES == 8
+  v = Fold::step(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+  v = Fold::step(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+  return Fold::step(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+#else
+  v = Fold::step(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+  return Fold::step(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
+#endif
 }
+
+struct Plus {
+  WL_INLINE F step(F a, F b) { return a + b; }
+};
+WL_INLINE float sumLanes(F v) { return foldLanes<Plus>(v)[0]; }

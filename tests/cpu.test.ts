@@ -359,7 +359,7 @@ describe('kernels agree with their reference loops', () => {
       fc.property(cases, ({ fn, reduced, to, from, nan }) => {
         const values = (n: number) => noise(n, 5).map((v, i) => (nan === 0 && i % 17 === 3 ? Number.NaN : v));
         compare('reduce', { fn, reduced }, [{ layout: to }], [{ layout: from, values }], {
-          relative: 2e-6,
+          relative: 1e-5,
           absolute: 1e-5,
         });
       }),

@@ -32,6 +32,9 @@ const attrWords: Readonly<Record<string, Words>> = {
 const floatBits = new Float32Array(1);
 const asWord = new Int32Array(floatBits.buffer);
 
+const isSingle = ({ inputs, code, outs }: Expr) =>
+  code.length === 1 && outs.length === 1 && outs[0] === inputs;
+
 /** A growing list of command words. */
 export class Encoder {
   words = new Int32Array(4096);
@@ -72,7 +75,7 @@ export class Encoder {
       this.reserve(numbers.length);
       for (const n of numbers) this.words[this.length++] = n;
     }
-    if (expr && !this.expr(expr)) {
+    if (expr && !(isSingle(expr) ? this.single(expr) : this.expr(expr))) {
       this.length = begin;
       return false;
     }
@@ -97,6 +100,32 @@ export class Encoder {
     for (let k = 0; k < rank; k++) words[at++] = shape[k];
     for (let k = 0; k < rank; k++) words[at++] = strides[k];
     this.length = at;
+  }
+
+  /** Appends an expression of one instruction, the common case of eager work; false if its scalar is unknown. */
+  private single({ inputs, immediates, code }: Expr): boolean {
+    const { scalar, args } = code[0];
+    const opcode = this.vocabulary.scalars.get(scalar.name);
+    if (opcode === undefined) return false;
+    this.reserve(11 + immediates.length + inputs);
+    const { words } = this;
+    let at = this.length;
+    words[at++] = inputs;
+    words[at++] = immediates.length;
+    words[at++] = 0;
+    words[at++] = 1;
+    words[at++] = 1;
+    for (let i = 0; i < immediates.length; i++) {
+      floatBits[0] = immediates[i];
+      words[at++] = asWord[0];
+    }
+    for (let k = 0; k <= inputs; k++) words[at++] = 0;
+    words[at++] = opcode;
+    words[at++] = inputs + immediates.length;
+    for (let k = 0; k < 3; k++)
+      words[at++] = k < args.length ? (args[k] < 0 ? inputs - 1 - args[k] : args[k]) : 0;
+    this.length = at;
+    return true;
   }
 
   /** Appends an expression as `ExprCode` in native/kernels/expr.inc wants it; false if a scalar is unknown there. */
