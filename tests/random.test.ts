@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { Stream, threefry2x32 } from '../src/core/threefry.js';
+import { Stream } from '../src/data/stream.js';
+import { threefry2x32 } from '../src/ops/random.js';
 
 const hex = (words: number[]) => words.map(w => w.toString(16).padStart(8, '0')).join(' ');
 const moments = (values: number[]) => {

@@ -1,5 +1,5 @@
-import { Stream } from '../core/threefry.js';
 import { cholesky, solveLower, solveLowerTransposed } from './cholesky.js';
+import { Stream } from './stream.js';
 import type { RegressionFamily, TaskBatch } from './task.js';
 
 /** Sizes of the linear family; the defaults are the family the command line calls `linear`. */

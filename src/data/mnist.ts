@@ -1,6 +1,6 @@
 import { ArgumentError, DataError } from '../core/errors.js';
-import { Stream } from '../core/threefry.js';
 import { readGzip } from './archive.js';
+import { Stream } from './stream.js';
 
 /** Grey pictures with one label each. */
 export interface LabelledImages {

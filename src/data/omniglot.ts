@@ -1,7 +1,7 @@
 import { ArgumentError, DataError } from '../core/errors.js';
-import { Stream } from '../core/threefry.js';
 import { type Bitmap, readBitmap, readZip } from './archive.js';
 import { type ClassPools, episodes } from './episodes.js';
+import { Stream } from './stream.js';
 import type { ClassificationFamily } from './task.js';
 
 /** Side of the pictures handed out. */

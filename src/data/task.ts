@@ -1,5 +1,5 @@
 import { ArgumentError, DataError } from '../core/errors.js';
-import { Stream } from '../core/threefry.js';
+import { Stream } from './stream.js';
 
 /** Tasks of different splits are drawn from different streams, and from different classes where there are classes. */
 export type Split = 'train' | 'validation' | 'test';

@@ -6,10 +6,34 @@ import { ArgumentError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
-import { threefry2x32 } from '../core/threefry.js';
 import { tensor } from './create.js';
 import { add, cos, log, mul, sqrt, sub } from './elementwise.js';
 import { reshape, slice } from './views.js';
+
+const rotl = (x: number, r: number): number => (x << r) | (x >>> (32 - r));
+const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
+
+/**
+ * Threefry-2x32 with 20 rounds: a keyed bijection of 64-bit counters whose outputs pass BigCrush.
+ * All four words and both results are unsigned 32-bit numbers.
+ *
+ * Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+ */
+export function threefry2x32(k0: number, k1: number, c0: number, c1: number): [number, number] {
+  const schedule = [k0, k1, k0 ^ k1 ^ 0x1bd11bda];
+  let x = (c0 + k0) | 0;
+  let y = (c1 + k1) | 0;
+  for (let group = 0; group < 5; group++) {
+    const first = (group & 1) * 4;
+    for (let round = first; round < first + 4; round++) {
+      x = (x + y) | 0;
+      y = rotl(y, ROTATIONS[round]) ^ x;
+    }
+    x = (x + schedule[(group + 1) % 3]) | 0;
+    y = (y + schedule[(group + 2) % 3] + group + 1) | 0;
+  }
+  return [x >>> 0, y >>> 0];
+}
 
 interface RandomAttrs {
   readonly shape: Shape;
