@@ -8,6 +8,7 @@ export { sync } from './core/queue.js';
 export type { Shape } from './core/shape.js';
 export { current, memory, scope, Tensor, use, withBackend } from './core/tensor.js';
 export * as tree from './core/tree.js';
+export * from './hyper/index.js';
 export * as nn from './nn/index.js';
 export { dense, serial } from './nn/index.js';
 export * from './ops/index.js';

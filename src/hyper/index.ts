@@ -1,0 +1,23 @@
+/** Hypernetworks: condition, trunk, head. */
+export {
+  type Condition,
+  concatConditions,
+  description,
+  type Encoder,
+  noise,
+  type Support,
+  setEncoder,
+  type TargetShapes,
+  taskId,
+} from './condition.js';
+export {
+  type BoundHead,
+  type ChunkedOptions,
+  chunkedHead,
+  fullHead,
+  type Head,
+  type HeadOptions,
+  type LowRankOptions,
+  lowRankHead,
+} from './head.js';
+export { type Hypernet, type HypernetOptions, type HypernetParams, hypernet } from './hypernet.js';
