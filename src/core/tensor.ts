@@ -70,6 +70,7 @@ function abandon(storage: Storage): void {
   }
   const ghost = new Handle(storage.backend, storage.dtype, storage.size);
   ghost.counted = true;
+  ghost.memory = storage.memory;
   Object.defineProperty(storage, 'memory', {
     get: () => ghost.memory,
     set: memory => {
