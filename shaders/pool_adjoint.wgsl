@@ -1,5 +1,6 @@
-// An input pixel gathers from every window that covers it: output (h + params.pad_h - kh) / params.stride_h, if that is whole and
-// inside (a negative one wraps to a huge number). `takes` says whether the window took its value from this pixel.
+// An input pixel gathers from every window that covers it: its tap (kh, kw) belongs to output (h + pad - kh) / stride,
+// if that is whole and inside (a negative one wraps to a huge number). `takes` says whether the window took its value
+// from this pixel.
 fn evaluate(i: u32) {
   let c = i % params.c;
   let w = i / params.c % params.w;
@@ -10,8 +11,11 @@ fn evaluate(i: u32) {
     for (var kw = 0u; kw < params.kw; kw++) {
       let y = h + params.pad_h - kh;
       let x = w + params.pad_w - kw;
-      if (y % params.stride_h == 0u && x % params.stride_w == 0u && y / params.stride_h < params.oh && x / params.stride_w < params.ow) {
-        if (takes(n, y / params.stride_h, x / params.stride_w, c, i32(h * params.w + w))) { sum += load_g(n, y / params.stride_h, x / params.stride_w, c); }
+      let oh = y / params.stride_h;
+      let ow = x / params.stride_w;
+      let whole = oh * params.stride_h == y && ow * params.stride_w == x;
+      if (whole && oh < params.oh && ow < params.ow && takes(n, oh, ow, c, i32(h * params.w + w))) {
+        sum += load_g(n, oh, ow, c);
       }
     }
   }

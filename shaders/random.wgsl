@@ -23,7 +23,7 @@ fn threefry(key: vec2<u32>, counter: vec2<u32>) -> vec2<u32> {
 }
 
 fn evaluate(block: u32) {
-  let words = threefry(vec2(load_key(0u), load_key(1u)), vec2(block, 0u));
+  let words = threefry(vec2(load_key(0u), load_key(1u)), vec2(params.start + block, 0u));
   store_y(block * 2u, output(words.x));
   if (block * 2u + 1u < params.length) { store_y(block * 2u + 1u, output(words.y)); }
 }

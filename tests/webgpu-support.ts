@@ -1,5 +1,7 @@
-/** Storages, strided views and dense arrays for tests that talk to a backend directly. */
-import type { Attrs, Backend, Command, DType, Storage, TypedArray, View } from '../src/core/backend.js';
+/** A device, storages, strided views and dense arrays for tests that talk to the WebGPU backend directly. */
+import { afterAll, beforeAll, test } from 'vitest';
+import { createWebGPU } from '../src/backends/webgpu/index.js';
+import type { Attrs, Backend, Command, DType, Storage, View } from '../src/core/backend.js';
 
 /** A dense array in row-major order. */
 export interface Dense {
@@ -143,4 +145,27 @@ export function difference(
   return null;
 }
 
-export type { TypedArray };
+/** Opened by `useDevice`. */
+export let gpu: Backend;
+let missing = '';
+
+/** Opens the device of a test file. Where there is none, this fails in CI, and elsewhere `onDevice` skips. */
+export function useDevice(): void {
+  beforeAll(async () => {
+    try {
+      gpu = await createWebGPU();
+    } catch (error) {
+      if (process.env.CI) throw error;
+      missing = String(error);
+    }
+  });
+  afterAll(() => gpu?.dispose());
+}
+
+/** A test that needs the device. */
+export function onDevice(name: string, body: () => Promise<void>): void {
+  test(name, async context => {
+    if (missing) return context.skip(missing);
+    await body();
+  });
+}

@@ -46,10 +46,20 @@ async function findGpu(): Promise<GPU> {
   }
 }
 
+export interface DeviceOptions {
+  /** Which adapter to prefer where there are several. 'high-performance' unless stated. */
+  readonly powerPreference?: GPUPowerPreference;
+  /** Which kernels to use: those for adapters that run on the CPU, or those for GPUs. Found out unless stated. */
+  readonly software?: boolean;
+}
+
 /** A device with its traits, and the first failure nobody has been told of yet. */
 export class Device {
   private failure: WeightloomError | null = null;
+  /** True if `failure` may be the consequence of one that is still to be told. */
+  private vague = false;
   private disposed = false;
+  private readonly guards = new Set<Promise<void>>();
 
   private constructor(
     readonly gpu: GPUDevice,
@@ -60,7 +70,7 @@ export class Device {
   ) {
     gpu.addEventListener('uncapturederror', event => {
       event.preventDefault();
-      this.fail(typed(event.error, 'WebGPU'));
+      this.fail(typed(event.error, 'WebGPU'), true);
     });
     void gpu.lost.then(({ message }) => {
       if (!this.disposed) this.fail(new DeviceLostError(`the WebGPU device was lost: ${message}`));
@@ -68,9 +78,9 @@ export class Device {
   }
 
   /** Asks for an adapter and a device. Throws NoAdapterError with the reason. */
-  static async open(powerPreference: GPUPowerPreference): Promise<Device> {
+  static async open({ powerPreference, software }: DeviceOptions): Promise<Device> {
     const gpu = await findGpu();
-    const adapter = await gpu.requestAdapter({ powerPreference });
+    const adapter = await gpu.requestAdapter({ powerPreference: powerPreference ?? 'high-performance' });
     if (!adapter)
       throw new NoAdapterError('WebGPU is present but offers no adapter (is a Vulkan driver installed?)');
     const limits = Object.fromEntries(WANTED.map(name => [name, adapter.limits[name]])) as Limits;
@@ -80,39 +90,60 @@ export class Device {
     } catch (cause) {
       throw new NoAdapterError(`the adapter '${nameOf(adapter.info)}' gave no device: ${cause}`, { cause });
     }
-    const software = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(nameOf(adapter.info));
-    return new Device(device, adapter.info, limits, software);
+    const emulated = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(nameOf(adapter.info));
+    return new Device(device, adapter.info, limits, software ?? emulated);
   }
 
   get name(): string {
     return nameOf(this.info);
   }
 
-  /** Keeps a failure for the next `check`. A lost device stays lost; of other failures the first is told. */
-  fail(error: WeightloomError): void {
-    if (error instanceof DeviceLostError || !this.failure) this.failure = error;
+  /** Keeps a failure for the next `check`. A lost device stays lost; of other failures the first precise one is told. */
+  private fail(error: WeightloomError, vague = false): void {
+    if (this.failure && !(error instanceof DeviceLostError) && (vague || !this.vague)) return;
+    this.failure = error;
+    this.vague = vague;
   }
 
-  /** Throws what failed since the last check. */
+  /**
+   * Throws what failed since the last check. Dawn tells the consequences of an error before the error itself: while
+   * that may be on its way, a vague failure waits.
+   */
   check(): void {
     if (this.disposed) throw new DisposedError('the WebGPU backend was disposed');
     const failure = this.failure;
-    if (!failure) return;
+    if (!failure || (this.vague && this.guards.size > 0)) return;
     if (!(failure instanceof DeviceLostError)) this.failure = null;
     throw failure;
   }
 
-  /** Runs `make`; a validation error it causes becomes a KernelError that starts with `what`. */
-  guard<T>(what: string, make: () => T): T {
+  /**
+   * Runs `make`. A validation error it causes becomes a KernelError that starts with `what`, kept for the next `check`
+   * and given to `onError`.
+   */
+  guard<T>(what: string, make: () => T, onError: (made: T, error: WeightloomError) => void): T {
     this.gpu.pushErrorScope('validation');
     const made = make();
-    this.gpu.popErrorScope().then(
-      error => error && this.fail(typed(error, what)),
+    const told = this.gpu.popErrorScope().then(
+      error => {
+        if (!error) return;
+        const precise = typed(error, what);
+        this.fail(precise);
+        onError(made, precise);
+      },
       () => {
         // The scope of a lost device is rejected; `lost` tells that.
       },
     );
+    this.guards.add(told);
+    void told.then(() => this.guards.delete(told));
     return made;
+  }
+
+  /** Waits until all guards have told their errors, and checks. */
+  async settle(): Promise<void> {
+    await Promise.all(this.guards);
+    this.check();
   }
 
   /** Throws DeviceLimitError if one binding cannot hold `bytes`. */
@@ -135,8 +166,5 @@ const nameOf = (info: GPUAdapterInfo): string =>
 
 function typed(error: GPUError, what: string): WeightloomError {
   const text = `${what}: ${error.message}`;
-  const memory = typeof GPUOutOfMemoryError !== 'undefined' && error instanceof GPUOutOfMemoryError;
-  return memory || error.constructor.name === 'GPUOutOfMemoryError'
-    ? new MemoryError(text)
-    : new KernelError(text);
+  return error.constructor.name === 'GPUOutOfMemoryError' ? new MemoryError(text) : new KernelError(text);
 }

@@ -95,6 +95,7 @@ export class Recording {
   constructor(private readonly device: Device) {}
 
   dispatch(pipeline: Pipeline, group: GPUBindGroup, params: ParamSlot | null, x: number, y: number): void {
+    if (pipeline.error) throw pipeline.error;
     const pass = (this.pass ??= this.begin().beginComputePass());
     if (pipeline !== this.pipeline) pass.setPipeline(pipeline.handle);
     this.pipeline = pipeline;

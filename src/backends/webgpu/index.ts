@@ -11,7 +11,7 @@ import type {
 } from '../../core/backend.js';
 import { KernelFailure } from '../../core/backend.js';
 import { BackendError, KernelError } from '../../core/errors.js';
-import { Device } from './device.js';
+import { Device, type DeviceOptions } from './device.js';
 import { groupOf, type Made, ParamPages, Recording } from './encoder.js';
 import { PreparedPlan, Scratch } from './executable.js';
 import { denseStrides, isDense, product } from './kernel.js';
@@ -20,17 +20,14 @@ import { type Block, MAP_READ, Pool, USAGE } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
 
-export interface WebGPUOptions {
-  /** Which adapter to prefer where there are several. 'high-performance' unless stated. */
-  readonly powerPreference?: GPUPowerPreference;
-}
+export type { DeviceOptions as WebGPUOptions } from './device.js';
 
 /**
  * Opens a WebGPU device: the browser's where there is `navigator.gpu`, else through the npm package `webgpu`.
  * Throws NoAdapterError with the reason.
  */
-export async function createWebGPU(options: WebGPUOptions = {}): Promise<Backend> {
-  return new WebGPUBackend(await Device.open(options.powerPreference ?? 'high-performance'));
+export async function createWebGPU(options: DeviceOptions = {}): Promise<Backend> {
+  return new WebGPUBackend(await Device.open(options));
 }
 
 const MEGABYTE = 1 << 20;
@@ -126,7 +123,7 @@ class WebGPUBackend implements Backend {
       staging.buffer.unmap();
       this.staging.give(staging);
       this.staging.trim();
-      this.device.check();
+      await this.device.settle();
       return values;
     } catch (cause) {
       this.device.check();
@@ -149,7 +146,7 @@ class WebGPUBackend implements Backend {
   async sync(): Promise<void> {
     this.device.check();
     await this.device.gpu.queue.onSubmittedWorkDone();
-    this.device.check();
+    await this.device.settle();
   }
 
   describe(): Record<string, unknown> {

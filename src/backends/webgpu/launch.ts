@@ -243,12 +243,14 @@ function raggedMatmul(call: Call): Pass[] {
   ];
 }
 
-function random({ ins: [key], outs: [y] }: Call): Pass[] {
+function random(call: Call): Pass[] {
+  const [key] = call.ins;
+  const [y] = call.outs;
   const value = y.dtype === 'u32' ? 'word' : 'f32(word >> 8u) * 0x1p-24f';
   return [
     perElement(Math.ceil(size(y) / 2), {
       bodies: ['random'],
-      params: { length: size(y) },
+      params: { length: size(y), start: integer(call, 'start') },
       access: [flat('key', key), flat('y', y, 'raw')],
       generate: source => source.add(`fn output(word: u32) -> ${y.dtype} { return ${value}; }\n`),
     }),

@@ -1,4 +1,5 @@
 /** Shader text to pipelines, buffers to bind groups: both cached, both counted. */
+import type { WeightloomError } from '../../core/errors.js';
 import type { Device } from './device.js';
 import { type Block, Lru } from './memory.js';
 import { MAX_PARAMS } from './source.js';
@@ -19,6 +20,8 @@ export interface Layout {
 export interface Pipeline {
   readonly handle: GPUComputePipeline;
   readonly layout: Layout;
+  /** Why it cannot be used, once that is known. */
+  error: WeightloomError | null;
 }
 
 export class Pipelines {
@@ -44,21 +47,26 @@ export class Pipelines {
 
   /**
    * The pipeline of a shader whose bindings have `signature` ('w' read and written, 'r' read, in order), with or without
-   * a parameter block. A mistake in the text is told by the next call, as a KernelError that starts with `what`.
+   * a parameter block. A mistake in the text is told by the next read, or by the next use of the pipeline.
    */
   pipeline(code: string, signature: string, params: boolean, what: string): Pipeline {
     const known = this.pipelines.get(code);
     if (known) return known;
     const { gpu } = this.device;
     const layout = this.layout(signature);
-    const handle = this.device.guard(what, () =>
-      gpu.createComputePipeline({
+    const make = (): Pipeline => {
+      const module = gpu.createShaderModule({ code });
+      const descriptor = {
         layout: params ? layout.withParams : layout.plain,
-        compute: { module: gpu.createShaderModule({ code }), entryPoint: 'main' },
-      }),
-    );
+        compute: { module, entryPoint: 'main' },
+      };
+      return { handle: gpu.createComputePipeline(descriptor), layout, error: null };
+    };
+    const pipeline = this.device.guard(what, make, (made, error) => {
+      made.error = error;
+    });
     this.made.pipelines++;
-    return this.pipelines.set(code, { handle, layout });
+    return this.pipelines.set(code, pipeline);
   }
 
   bindGroup(layout: Layout, blocks: readonly Block[]): GPUBindGroup {
