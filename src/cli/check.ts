@@ -8,8 +8,8 @@ import type { Backend, TypedArray } from '../core/backend.js';
 import { grad } from '../core/grad.js';
 import type { Shape } from '../core/shape.js';
 import { scope, type Tensor, withBackend } from '../core/tensor.js';
-import { Stream } from '../core/threefry.js';
 import * as tree from '../core/tree.js';
+import { Stream } from '../data/stream.js';
 import { add, mul, square, sum, tensor } from '../ops/index.js';
 
 /** An error and the bound it must not pass. `error` is null where a value was not finite or the op threw. */
