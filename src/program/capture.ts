@@ -2,19 +2,14 @@
  * Recording one call of a step. Capture is abstract: arguments are placeholders, commands are kept and none is run.
  * Afterwards only the commands, the storages they name and the shape of the result are left.
  */
-import type { Backend, Command, DType, Storage, TypedArray, View } from '../core/backend.js';
+import type { Backend, Command, Storage, TypedArray, View } from '../core/backend.js';
 import { ProgramError } from '../core/errors.js';
 import { suspend } from '../core/grad.js';
 import { type Capture, queueOf, runtime } from '../core/queue.js';
-import { isDense, type Shape, show, sizeOf } from '../core/shape.js';
+import { isDense, show, sizeOf } from '../core/shape.js';
 import { denseView, newStorage, Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-
-/** What an argument leaf is to a program. Static values are part of the key; the others are data. */
-export type Leaf =
-  | { readonly kind: 'tensor'; readonly dtype: DType; readonly shape: Shape }
-  | { readonly kind: 'number' }
-  | { readonly kind: 'static'; readonly value: unknown };
+import { build, type Template } from './arguments.js';
 
 export interface Recording {
   readonly commands: Command[];
@@ -32,13 +27,8 @@ export interface Recording {
   readonly result: unknown;
 }
 
-/** Calls `step` on placeholders shaped like `args` and returns what it did. Throws ProgramError, and what it throws. */
-export function capture(
-  step: (...args: any[]) => unknown,
-  args: unknown,
-  leaves: readonly Leaf[],
-  backend: Backend,
-): Recording {
+/** Calls `step` on placeholders shaped like the template and returns what it did. Throws ProgramError, and what it throws. */
+export function capture(step: (...args: any[]) => unknown, args: Template, backend: Backend): Recording {
   const commands: Command[] = [];
   const made: Storage[] = [];
   const constants = new Map<Storage, TypedArray>();
@@ -60,19 +50,16 @@ export function capture(
   runtime.capture = session;
   try {
     const inputs: Storage[] = [];
-    const count = leaves.filter(l => l.kind === 'number').length;
-    const numbers = count > 0 ? newStorage(backend, 'f32', count) : null;
+    const numbers = newStorage(backend, 'f32', countNumbers(args));
     let nextNumber = 0;
-    let next = 0;
-    const placeholders = tree.map(() => {
-      const leaf = leaves[next++];
+    const placeholders = build(args, leaf => {
       if (leaf.kind === 'static') return leaf.value;
-      if (leaf.kind === 'number') return new Tensor({ ...denseView(numbers!, []), offset: nextNumber++ });
+      if (leaf.kind === 'number') return new Tensor({ ...denseView(numbers, []), offset: nextNumber++ });
       const storage = newStorage(backend, leaf.dtype, sizeOf(leaf.shape));
       inputs.push(storage);
       return new Tensor(denseView(storage, leaf.shape));
-    }, args) as unknown[];
-    const external = new Set<Storage>(numbers ? [...inputs, numbers] : inputs);
+    }) as unknown[];
+    const external = new Set<Storage>([...inputs, numbers]);
     const result = suspend(() => step(...placeholders));
     if (typeof (result as { then?: unknown } | null)?.then === 'function')
       throw new ProgramError('a compiled step is synchronous, this one returned a promise');
@@ -97,7 +84,7 @@ export function capture(
     return {
       commands,
       inputs,
-      numbers,
+      numbers: numbers.size > 0 ? numbers : null,
       closures: [...closures].map(([storage, generation]) => ({ storage, generation })),
       constants,
       outputs,
@@ -109,6 +96,13 @@ export function capture(
       storage.dead = 'it belongs to the capture of a compiled step, which has ended';
   }
 }
+
+const countNumbers = (template: Template): number =>
+  template.kind === 'branch'
+    ? template.children.reduce((n, child) => n + countNumbers(child), 0)
+    : template.kind === 'number'
+      ? 1
+      : 0;
 
 /** Runs `f` as if no capture were going on, for memory that outlives it. */
 function outside<T>(f: () => T): T {

@@ -3,12 +3,13 @@
  * with the same shapes runs no JavaScript of the step: one native call, or one submit.
  */
 import type { Backend, Executable, Storage, TypedArray } from '../core/backend.js';
-import { DisposedError, ProgramError } from '../core/errors.js';
+import { BackendError, DisposedError, ProgramError } from '../core/errors.js';
 import { enqueue, queueOf, runtime } from '../core/queue.js';
-import { isDense, sameShape, sizeOf } from '../core/shape.js';
+import { isDense, type Shape, sameShape, sizeOf } from '../core/shape.js';
 import { checkUsable, current, denseView, newStorage, release, Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-import { capture, difference, type Leaf, type Recording } from './capture.js';
+import { build, dtypeOf, match, type Template, templateOf } from './arguments.js';
+import { capture, difference, type Recording } from './capture.js';
 import { fuse } from './fuse.js';
 import { type Donation, type Layout, layOut } from './memory.js';
 
@@ -37,7 +38,7 @@ export interface ProgramStats {
 }
 
 export type Compiled<A extends unknown[], R> = ((...args: A) => R) & {
-  /** The programs made so far, the most recently used last. */
+  /** The programs made so far, the most recently used first. */
   stats(): ProgramStats[];
   /** Gives back scratch memory and results kept. */
   dispose(): void;
@@ -45,32 +46,47 @@ export type Compiled<A extends unknown[], R> = ((...args: A) => R) & {
 
 const smallOutput = 4096;
 
+interface Output {
+  readonly storage: Storage;
+  readonly shape: Shape;
+  readonly strides: Shape;
+  /** The input it replaces, or -1. */
+  readonly donated: number;
+  /** Memory of a small output's last values, and how many there have been. */
+  readonly ring: Storage[];
+  next: number;
+}
+
 /** One set of argument shapes, made ready. */
 class Program {
   private readonly executable: Executable;
-  private readonly outputs: { storage: Storage; donated: number; ring: Storage[]; next: number }[];
+  private readonly outputs: Output[];
+  private readonly result: Template;
   readonly stats: ProgramStats;
+  private readonly donated: ReadonlySet<number>;
   checked = false;
 
   constructor(
+    readonly args: Template,
     readonly recording: Recording,
-    private readonly backend: Backend,
+    readonly backend: Backend,
     donations: readonly Donation[],
     private readonly keep: number,
   ) {
     const { inputs, numbers, closures, outputs } = recording;
     const taken = new Map(donations.map(d => [d.output, inputs.indexOf(d.input)]));
+    this.donated = new Set(taken.values());
     const free = outputs.filter(s => !taken.has(s));
     const externals = [...inputs, ...(numbers ? [numbers] : []), ...closures.map(c => c.storage), ...free];
     const commands = fuse(recording.commands, new Set(outputs), backend.limits);
     const layout: Layout = layOut(commands, donations, new Set(externals), backend.limits);
     this.executable = backend.prepare({ ...layout, externals });
-    this.outputs = outputs.map(storage => ({
-      storage,
-      donated: taken.get(storage) ?? -1,
-      ring: [],
-      next: 0,
-    }));
+    const views = tree.leaves(recording.result).filter(x => x instanceof Tensor);
+    this.outputs = outputs.map((storage, i) => {
+      const { shape, strides } = views[i].view;
+      return { storage, shape, strides, donated: taken.get(storage) ?? -1, ring: [], next: 0 };
+    });
+    this.result = templateOf(recording.result, 'static');
     this.stats = {
       recorded: recording.commands.length,
       commands: layout.commands.map(({ op, kernel }) => ({ op, kernel })),
@@ -80,15 +96,24 @@ class Program {
     };
   }
 
-  /** Queues one run on these inputs; `donated` are the arguments whose storages change hands. */
-  run(inputs: readonly Storage[], numbers: Float64Array | null): unknown {
-    const bound: Storage[] = [...inputs];
+  /** Throws ProgramError if another recording of the step is not the same. */
+  check(again: Recording): void {
+    const found = difference(this.recording, again);
+    for (const storage of again.constants.keys()) release(storage, 'it was a constant of a trial capture');
+    if (found) throw new ProgramError(`a compiled step must do the same at every call, but ${found}`);
+    this.checked = true;
+  }
+
+  /** Queues one run on the argument leaves; storages made for it are added to `made`. */
+  run(values: readonly unknown[], made: Storage[]): unknown {
+    const inputs = this.bind(values, made);
+    const bound = [...inputs];
     const queue = queueOf(this.backend);
-    let packed: Storage | null = null;
-    if (numbers) {
-      packed = newStorage(this.backend, 'f32', numbers.length);
-      queue.write(packed, numbers);
-      bound.push(packed);
+    if (this.recording.numbers) {
+      const numbers = newStorage(this.backend, 'f32', this.recording.numbers.size);
+      queue.write(numbers, Float64Array.from(values.filter(x => typeof x === 'number') as number[]));
+      made.push(numbers);
+      bound.push(numbers);
     }
     for (const { storage, generation } of this.recording.closures) {
       if (storage.dead || storage.generation !== generation)
@@ -109,17 +134,52 @@ class Program {
         if (out.donated >= 0) inputs[out.donated].dead = 'a compiled step that was updating it failed';
       throw error;
     }
-    if (packed) release(packed, 'the compiled step that it was made for has run');
     for (const out of this.outputs) if (out.donated >= 0) inputs[out.donated].generation++;
     let next = 0;
-    return tree.map(
-      leaf => (leaf instanceof Tensor ? new Tensor(denseView(results[next++], leaf.shape)) : leaf),
-      this.recording.result,
-    );
+    return build(this.result, leaf => {
+      if (leaf.kind === 'static') return leaf.value;
+      const { shape, strides } = this.outputs[next];
+      const storage = results[next++];
+      return new Tensor({ storage, shape, strides, offset: 0, generation: storage.generation });
+    });
+  }
+
+  /** Dense storages for the arguments; views are compacted here. Donated ones must own theirs. */
+  private bind(values: readonly unknown[], made: Storage[]): Storage[] {
+    const inputs: Storage[] = [];
+    for (const x of values) {
+      if (typeof x === 'number') continue;
+      if (x instanceof Tensor) {
+        checkUsable(x, 'compiled step');
+        if (x.backend !== this.backend)
+          throw new BackendError(`a compiled step got tensors on ${this.backend.name} and ${x.backend.name}`);
+        const { storage, shape, strides, offset } = x.view;
+        const owns = offset === 0 && isDense(shape, strides) && storage.size === sizeOf(shape);
+        if (!owns && this.donated.has(inputs.length))
+          throw new ProgramError(`a compiled step got ${x} donated, which is a view of other memory`);
+        if (owns) inputs.push(storage);
+        else {
+          const dense = newStorage(this.backend, x.dtype, sizeOf(shape));
+          enqueue({ kernel: 'copy', op: 'copy', outs: [denseView(dense, shape)], ins: [x.view], attrs: {} });
+          made.push(dense);
+          inputs.push(dense);
+        }
+      } else {
+        const array = x as TypedArray;
+        const storage = newStorage(this.backend, dtypeOf(array), array.length);
+        queueOf(this.backend).write(storage, array);
+        made.push(storage);
+        inputs.push(storage);
+      }
+    }
+    for (const i of this.donated)
+      if (inputs.indexOf(inputs[i]) !== i || inputs.lastIndexOf(inputs[i]) !== i)
+        throw new ProgramError(`a compiled step got a tensor donated that another argument shares`);
+    return inputs;
   }
 
   /** Memory for an undonated output: a slot of its ring if it is small, else new. */
-  private fresh(out: Program['outputs'][number]): Storage {
+  private fresh(out: Output): Storage {
     const { storage, ring } = out;
     if (storage.size * 4 > smallOutput) return newStorage(this.backend, storage.dtype, storage.size);
     const at = out.next++ % this.keep;
@@ -155,127 +215,61 @@ export function compile<A extends unknown[], R>(
   options: CompileOptions = {},
 ): Compiled<A, R> {
   const { donate = [], keep = 64, programs: most = 16 } = options;
-  const programs = new Map<string, Program>();
+  /** The most recently used first. */
+  const programs: Program[] = [];
+
+  const find = (args: A, values: unknown[], backend: Backend): Program => {
+    for (let i = 0; i < programs.length; i++) {
+      const program = programs[i];
+      values.length = 0;
+      if (program.backend !== backend || !match(program.args, args, values)) continue;
+      if (i > 0) programs.unshift(...programs.splice(i, 1));
+      if (!program.checked) program.check(capture(step, program.args, backend));
+      return program;
+    }
+    const template = templateOf(args);
+    const recording = capture(step, template, backend);
+    values.length = 0;
+    match(template, args, values);
+    const program = new Program(template, recording, backend, donations(recording, args, donate), keep);
+    programs.unshift(program);
+    if (programs.length > most) programs.pop()!.dispose();
+    return program;
+  };
 
   const call = (...args: A): R => {
-    const values = tree.leaves(args);
-    if (runtime.capture || values.some(x => x instanceof Tensor && (x.deps & runtime.openGradients) !== 0))
-      return step(...args);
-    const backend = backendOf(values);
-    const leaves = values.map(describe);
-    const id = keyOf(args, leaves, backend);
-    let program = programs.get(id);
-    if (!program) {
-      const recording = capture(step, args, leaves, backend);
-      program = new Program(recording, backend, donations(recording, args, donate), keep);
-    } else {
-      if (!program.checked) {
-        const again = capture(step, args, leaves, backend);
-        const found = difference(program.recording, again);
-        for (const storage of again.constants.keys())
-          release(storage, 'it was a constant of a trial capture');
-        if (found) throw new ProgramError(`a compiled step must do the same at every call, but ${found}`);
-        program.checked = true;
-      }
-      programs.delete(id);
-    }
-    programs.set(id, program);
-    if (programs.size > most) {
-      const [oldest] = programs.keys();
-      programs.get(oldest)!.dispose();
-      programs.delete(oldest);
-    }
-    const donated = new Set(donate.flatMap(i => tree.leaves<Tensor>(args[i])).map(t => t.view.storage));
+    if (runtime.capture || (runtime.openGradients !== 0 && carriesGradient(args))) return step(...args);
+    const values: unknown[] = [];
+    const program = find(args, values, backendOf(args));
     const made: Storage[] = [];
-    const inputs = bindInputs(values, donated, backend, made);
-    const numbers = values.filter(x => typeof x === 'number') as number[];
-    const result = program.run(inputs, numbers.length > 0 ? Float64Array.from(numbers) : null);
+    const result = program.run(values, made);
     for (const storage of made) release(storage, 'the compiled step that it was made for has run');
     return result as R;
   };
   return Object.assign(call, {
-    stats: () => [...programs.values()].map(p => p.stats),
+    stats: () => programs.map(p => p.stats),
     dispose: () => {
-      for (const program of programs.values()) program.dispose();
-      programs.clear();
+      for (const program of programs.splice(0)) program.dispose();
     },
   });
 }
 
-function backendOf(values: readonly unknown[]): Backend {
-  for (const x of values) if (x instanceof Tensor) return x.backend;
-  return current();
+function backendOf(args: unknown): Backend {
+  return firstTensor(args)?.backend ?? current();
 }
 
-const dtypeOf = (x: TypedArray) =>
-  x instanceof Int32Array ? 'i32' : x instanceof Uint32Array ? 'u32' : 'f32';
-
-function describe(x: unknown): Leaf {
-  if (x instanceof Tensor) return { kind: 'tensor', dtype: x.dtype, shape: x.shape };
-  if (typeof x === 'number') return { kind: 'number' };
-  if (ArrayBuffer.isView(x)) {
-    const values = x as TypedArray;
-    return { kind: 'tensor', dtype: dtypeOf(values), shape: [values.length] };
+function firstTensor(x: unknown): Tensor | undefined {
+  if (x instanceof Tensor) return x;
+  if (typeof x !== 'object' || x === null || ArrayBuffer.isView(x)) return undefined;
+  for (const child of Object.values(x)) {
+    const found = firstTensor(child);
+    if (found) return found;
   }
-  if (x instanceof tree.Opaque) x.refuse('passing it to a compiled step');
-  return { kind: 'static', value: x };
+  return undefined;
 }
 
-/** Structure, shapes, dtypes and static values of the arguments. */
-function keyOf(args: unknown, leaves: readonly Leaf[], backend: Backend): string {
-  let next = 0;
-  let text = backend.name;
-  tree.mapWithPath(path => {
-    const leaf = leaves[next++];
-    text += `;${path}:`;
-    text +=
-      leaf.kind === 'tensor'
-        ? `${leaf.dtype}[${leaf.shape}]`
-        : leaf.kind === 'number'
-          ? '#'
-          : `${typeof leaf.value} ${String(leaf.value)}`;
-  }, args);
-  return text;
-}
-
-/** Dense storages for the arguments; views are compacted here, once. Donated ones must own theirs. */
-function bindInputs(
-  values: readonly unknown[],
-  donated: ReadonlySet<Storage>,
-  backend: Backend,
-  made: Storage[],
-): Storage[] {
-  const inputs: Storage[] = [];
-  const seen = new Set<Storage>();
-  for (const x of values) {
-    if (ArrayBuffer.isView(x)) {
-      const array = x as TypedArray;
-      const storage = newStorage(backend, dtypeOf(array), array.length);
-      queueOf(backend).write(storage, array);
-      made.push(storage);
-      inputs.push(storage);
-    }
-    if (!(x instanceof Tensor)) continue;
-    checkUsable(x, 'compiled step');
-    if (x.backend !== backend)
-      throw new ProgramError(`a compiled step got tensors on ${backend.name} and ${x.backend.name}`);
-    const { storage, shape, strides, offset } = x.view;
-    const owns = offset === 0 && isDense(shape, strides) && storage.size === sizeOf(shape);
-    if (donated.has(storage) && (!owns || seen.has(storage)))
-      throw new ProgramError(
-        `a compiled step got ${x} donated, which ${owns ? 'another argument shares' : 'is a view of other memory'}`,
-      );
-    seen.add(storage);
-    if (owns) inputs.push(storage);
-    else {
-      const dense = newStorage(backend, x.dtype, x.size);
-      enqueue({ kernel: 'copy', op: 'copy', outs: [denseView(dense, shape)], ins: [x.view], attrs: {} });
-      made.push(dense);
-      inputs.push(dense);
-    }
-  }
-  return inputs;
-}
+const carriesGradient = (args: unknown): boolean =>
+  tree.leaves(args).some(x => x instanceof Tensor && (x.deps & runtime.openGradients) !== 0);
 
 /** Pairs donated arguments with the result's elements, leaf by leaf. Throws ProgramError where they do not match. */
 function donations(recording: Recording, args: unknown[], donate: readonly number[]): Donation[] {
