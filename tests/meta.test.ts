@@ -160,7 +160,7 @@ describe('scores and intervals', () => {
     const predicted = tensor([1, 4, 3, 5], [2, 2, 1]);
     expect(values(taskScores(predicted, y))).toEqual([2, 0.5]);
     expect(() => taskLosses(tensor([1, 2, 3, 4], [2, 2]), y)).toThrow(
-      /predictions \[2,2\], targets \[2,2,1\]/,
+      /prediction \[2,2\] and target \[2,2,1\]/,
     );
     const logits = tensor([5, 1, 0, 2, 1, 3, 9, 0], [2, 2, 2]);
     const labels = tensor(Int32Array.of(0, 1, 0, 0), [2, 2]);

@@ -1,10 +1,9 @@
 /** Batches of tasks as tensors, and what is measured on them. */
-import { ShapeError } from '../core/errors.js';
-import { show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import type { BatchRequest, Rows, TaskBatch, TaskFamily } from '../data/task.js';
 import { drawBatch } from '../data/task.js';
-import { argmax, cast, crossEntropy, eq, mean, square, sub, tensor } from '../ops/index.js';
+import { accuracy, crossEntropy, mse } from '../nn/index.js';
+import { tensor } from '../ops/index.js';
 
 /** Inputs `[T, n, ...inShape]` and targets: values `[T, n, outSize]` (f32) or labels `[T, n]` (i32). */
 export type Examples = { readonly x: Tensor; readonly y: Tensor };
@@ -29,22 +28,12 @@ export const drawEpisodes = (family: TaskFamily, request: BatchRequest): Episode
  * Mean loss of each task `[T]`: squared error of predictions `[T, n, outSize]` against values, cross-entropy of logits
  * `[T, n, ways]` against labels. Throws ShapeError.
  */
-export function taskLosses(predicted: Tensor, y: Tensor): Tensor {
-  if (y.dtype === 'i32') return mean(crossEntropy(predicted, y), 1);
-  return meanSquaredErrors(predicted, y);
-}
+export const taskLosses = (predicted: Tensor, y: Tensor): Tensor =>
+  y.dtype === 'i32' ? crossEntropy(predicted, y, { reduce: 'task' }) : mse(predicted, y, { reduce: 'task' });
 
 /** What is reported for each task `[T]`: mean squared error, or the share of rows whose largest logit is the label. */
-export function taskScores(predicted: Tensor, y: Tensor): Tensor {
-  if (y.dtype === 'i32') return mean(eq(cast(argmax(predicted), 'f32'), cast(y, 'f32')), 1);
-  return meanSquaredErrors(predicted, y);
-}
-
-function meanSquaredErrors(predicted: Tensor, y: Tensor): Tensor {
-  if (sizeOf(predicted.shape) !== y.size || predicted.rank !== 3)
-    throw new ShapeError(`taskLosses: predictions ${show(predicted.shape)}, targets ${show(y.shape)}`);
-  return mean(square(sub(predicted, y)), [1, 2]);
-}
+export const taskScores = (predicted: Tensor, y: Tensor): Tensor =>
+  y.dtype === 'i32' ? accuracy(predicted, y, { reduce: 'task' }) : mse(predicted, y, { reduce: 'task' });
 
 /** The name of what `taskScores` measures. */
 export type Metric = 'mse' | 'accuracy';

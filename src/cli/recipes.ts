@@ -1,0 +1,199 @@
+/** What `train TASK --method METHOD` means: the tasks, the learner and the numbers that go with them. */
+import { basename, extname, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { ArgumentError } from '../core/errors.js';
+import { gpTasks } from '../data/gp.js';
+import { linearTasks } from '../data/linear.js';
+import { loadOmniglot } from '../data/load.js';
+import { omniglotClasses, omniglotEpisodes } from '../data/omniglot.js';
+import { sinusoid } from '../data/sinusoid.js';
+import { asTaskFamily, type TaskFamily } from '../data/task.js';
+import { fullHead, hypernet, setEncoder } from '../hyper/index.js';
+import {
+  conv4,
+  drawEpisodes,
+  generatedClassifier,
+  hypernetLearner,
+  type Learner,
+  maml,
+  prototypes,
+} from '../meta/index.js';
+import { dense, flatten, type Layer, serial } from '../nn/index.js';
+import { relu } from '../ops/index.js';
+import { adam, chain, clipByGlobalNorm, cosineSchedule, type Transform } from '../optim/index.js';
+
+/** Ways of learning from tasks the command line knows. */
+export const METHODS = ['hypernet', 'maml', 'fomaml', 'protonet'] as const;
+export type Method = (typeof METHODS)[number];
+
+/** Ways of dividing Omniglot; see `omniglotClasses`. */
+export const PROTOCOLS = ['vinyals', 'lake'] as const;
+export type Protocol = (typeof PROTOCOLS)[number];
+
+/** How many tasks, of which size: rows per task for regression, per task and class for classification. */
+export interface TaskSizes {
+  readonly tasks: number;
+  readonly shots: number;
+  readonly queries: number;
+}
+
+/** Everything a run needs but its seed and number of steps. */
+export interface Recipe {
+  /** See `taskName`. */
+  readonly task: string;
+  readonly learner: Learner;
+  /** The same parameters used in a plainer way, printed beside the learner. */
+  readonly baseline?: { readonly name: string; readonly learner: Learner };
+  readonly training: TaskSizes & { readonly family: TaskFamily };
+  /** `tasks` is the size of one batch of the evaluation. */
+  readonly testing: TaskSizes & { readonly family: TaskFamily };
+  /** Steps of a run that is not told how many. */
+  readonly steps: number;
+  optimiser(steps: number): Transform<any>;
+  /** What a checkpoint records beside the settings, and what must be the same when it is used. */
+  readonly record: Readonly<Record<string, string>>;
+}
+
+export interface RecipeOptions {
+  readonly method: Method;
+  readonly protocol: Protocol;
+  /** Root of the data sets. */
+  readonly data?: string;
+}
+
+const BUILT_IN = ['sinusoid', 'linear', 'gp', 'omniglot'];
+/** Tasks of the plan that `train` does not have yet: their data are here, their learners are not. */
+const PLANNED = ['mnist', 'split-mnist', 'permuted-mnist'];
+
+/** True for what names a module rather than a built-in task. */
+const isModule = (task: string): boolean => /[/\\]/.test(task) || /^\.(mjs|js)$/.test(extname(task));
+
+/** The name of a task, without the path of a module: what is recorded and shown. */
+export const taskName = (task: string): string => (isModule(task) ? basename(task) : task);
+
+/**
+ * The recipe for a built-in task or the path of a user's module.
+ * Throws ArgumentError for a task or method that does not exist here, DataError where data are missing.
+ */
+export async function recipeFor(task: string, options: RecipeOptions): Promise<Recipe> {
+  if (isModule(task)) {
+    const family = await loadFamily(task);
+    return { ...forFamily(family, options), task: taskName(task) };
+  }
+  switch (task) {
+    case 'sinusoid':
+      return forFamily(sinusoid, options);
+    case 'linear':
+      return forFamily(linearTasks(), options);
+    case 'gp':
+      return forFamily(gpTasks(), options);
+    case 'omniglot':
+      return omniglotRecipe(options);
+    default:
+      throw new ArgumentError(
+        `train: '${task}' is ${PLANNED.includes(task) ? 'not a task of this version' : 'no task'}; expected one of ` +
+          `${BUILT_IN.join(', ')}, or the path of a module like ./task.mjs`,
+      );
+  }
+}
+
+async function loadFamily(path: string): Promise<TaskFamily> {
+  let module: { default?: unknown };
+  try {
+    module = await import(pathToFileURL(resolve(path)).href);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ArgumentError(`cannot load the task module ${path}: ${reason}`, { cause: error });
+  }
+  return asTaskFamily(module.default, path);
+}
+
+const forFamily = (family: TaskFamily, options: RecipeOptions): Recipe =>
+  family.kind === 'regression' ? regression(family, options.method) : classification(family, options.method);
+
+const adamWithDecay = (steps: number): Transform<any> =>
+  chain(clipByGlobalNorm(10), adam(cosineSchedule(1e-3, Math.max(steps, 1), { floor: 0.01 })));
+
+/** 10 support rows, as in the sinusoid experiments of Finn et al. 2017; the target is their 40-40 network. */
+function regression(family: TaskFamily, method: Method): Recipe {
+  if (method === 'protonet')
+    throw new ArgumentError(
+      `protonet compares classes and ${family.name} is regression; expected hypernet, maml or fomaml`,
+    );
+  const target = serial(dense(40), relu, dense(40), relu, dense(family.outSize, { gain: 1 }));
+  const common = { task: family.name, optimiser: adamWithDecay, record: {} };
+  const testing = { family, tasks: 100, shots: 10, queries: 50 };
+  if (method === 'hypernet') {
+    const training = { family, tasks: 64, shots: 10, queries: 20 };
+    const hyper = hypernet({
+      target,
+      inShape: family.inShape,
+      condition: setEncoder([64, 64]),
+      trunk: dense(64),
+      head: fullHead({ base: true }),
+    });
+    const { family: _, ...sizes } = training;
+    const example = () => drawEpisodes(family, { split: 'train', seed: 0, first: 0, ...sizes }).support;
+    return { ...common, learner: hypernetLearner(hyper, example), training, testing, steps: 10_000 };
+  }
+  return {
+    ...common,
+    learner: maml(target, family.inShape, { steps: 1, learningRate: 0.01, firstOrder: method === 'fomaml' }),
+    training: { family, tasks: 25, shots: 10, queries: 10 },
+    testing,
+    steps: 10_000,
+  };
+}
+
+const WAYS = 5;
+
+/** Learners for classes of a family of its own, with as many ways in training as in the test. */
+function classification(family: TaskFamily, method: Method, embed = embeddingFor(family.inShape)): Recipe {
+  const { inShape, outSize } = family;
+  const common = {
+    task: family.name,
+    training: { family, tasks: 4, shots: 1, queries: 5 },
+    testing: { family, tasks: 10, shots: 1, queries: 15 },
+    steps: 3000,
+    optimiser: adamWithDecay,
+    record: {},
+  };
+  const plain = prototypes(embed, inShape);
+  switch (method) {
+    case 'hypernet': {
+      const baseline = { name: 'class means', learner: plain };
+      return { ...common, learner: generatedClassifier(embed, inShape), baseline };
+    }
+    case 'protonet':
+      return { ...common, learner: plain };
+    case 'maml':
+    case 'fomaml': {
+      const target = serial(embed, dense(outSize, { gain: 1 }));
+      const learner = maml(target, inShape, { steps: 1, learningRate: 0.4, firstOrder: method === 'fomaml' });
+      return { ...common, learner };
+    }
+  }
+}
+
+/** Convolutions for images that four halvings leave something of, else a small dense network. */
+function embeddingFor(inShape: readonly number[]): Layer {
+  if (inShape.length === 3 && Math.min(inShape[0], inShape[1]) >= 16) return conv4(32);
+  return serial(flatten(inShape.length), dense(64), relu, dense(64, { gain: 1 }));
+}
+
+/**
+ * 5-way 1-shot tasks of unseen characters. Learners that compare classes train with 30 of them at a time, which is
+ * harder and so teaches more (Snell et al. 2017).
+ */
+function omniglotRecipe({ method, protocol, data }: RecipeOptions): Recipe {
+  const omniglot = loadOmniglot(data);
+  omniglot.preload();
+  const split = { split: protocol };
+  const testing = omniglotEpisodes(omniglot, { ...split, ways: WAYS });
+  const recipe = classification(testing, method);
+  const { train, test } = omniglotClasses(omniglot, split);
+  const record = { trainClasses: JSON.stringify(train), testClasses: JSON.stringify(test) };
+  if (method === 'maml' || method === 'fomaml') return { ...recipe, record };
+  const family = omniglotEpisodes(omniglot, { ...split, ways: 30 });
+  return { ...recipe, training: { family, tasks: 1, shots: 1, queries: 5 }, record };
+}

@@ -1,0 +1,199 @@
+/** `weightloom train TASK`: trains, evaluates on unseen tasks before and after, and keeps a checkpoint to resume from. */
+import { mkdir } from 'node:fs/promises';
+import { basename, extname, join } from 'node:path';
+import { type BackendName, init } from '../backends/init.js';
+import { CheckpointError } from '../core/errors.js';
+import { loadSafetensors, saveSafetensors } from '../io/files.js';
+import type { Safetensors } from '../io/safetensors.js';
+import { drawEpisodes, packState, queryLoss, type TrainingState, train, unpackState } from '../meta/index.js';
+import { type Arguments, flag, integer, oneOf, parse, text } from './args.js';
+import { drawUnseen } from './figure.js';
+import { Metrics } from './metrics.js';
+import { progress } from './progress.js';
+import { METHODS, PROTOCOLS, type Recipe, recipeFor, taskName } from './recipes.js';
+import {
+  checkGiven,
+  checkRecord,
+  describeResult,
+  evaluateOn,
+  metadataOf,
+  type Result,
+  type Settings,
+  settingsOf,
+  startOf,
+} from './run.js';
+
+/** Tasks of the evaluations before and after training, as in Finn et al. 2017. */
+export const TEST_TASKS = 600;
+
+/** The options of `train`. */
+export const trainSpec = {
+  name: 'train',
+  positionals: ['TASK'],
+  options: {
+    backend: oneOf(['auto', 'ref', 'cpu', 'webgpu'] satisfies BackendName[], undefined),
+    threads: integer(1, undefined),
+    data: text('the folder of the data sets', undefined),
+    method: oneOf(METHODS, undefined),
+    protocol: oneOf(PROTOCOLS, undefined),
+    steps: integer(1, undefined),
+    seed: integer(0, undefined),
+    out: text('a folder', undefined),
+    resume: flag(),
+    json: flag(),
+  },
+};
+type Options = Arguments<typeof trainSpec.options>['options'];
+
+/** What `train --json` prints. */
+export interface TrainResult {
+  readonly task: string;
+  readonly method: string;
+  readonly backend: string;
+  /** Steps of the whole run. */
+  readonly steps: number;
+  /** Time this process trained, evaluations not included, and its speed. */
+  readonly seconds: number;
+  readonly stepsPerSecond: number;
+  readonly before: Result;
+  readonly after: Result;
+  /** The same parameters used in a plainer way, for methods that have one. */
+  readonly baseline?: Result & { readonly name: string };
+  readonly checkpoint: string;
+}
+
+/** Runs the command and resolves to its exit code: 0, or 130 if it was interrupted. Throws what a run throws. */
+export async function trainCommand(args: string[]): Promise<number> {
+  const { positionals, options } = parse(trainSpec, args);
+  const [task] = positionals;
+  const interrupt = new AbortController();
+  const onInterrupt = () => interrupt.abort();
+  process.on('SIGINT', onInterrupt);
+  try {
+    const result = await run(task, options, interrupt.signal);
+    if (!result) return 130;
+    console.log(options.json ? JSON.stringify(result) : summary(result));
+    return 0;
+  } finally {
+    process.off('SIGINT', onInterrupt);
+  }
+}
+
+/** The result of a run, or null if it was interrupted. */
+async function run(task: string, options: Options, signal: AbortSignal): Promise<TrainResult | null> {
+  const out = options.out ?? join('runs', basename(task, extname(task)));
+  const checkpoint = join(out, 'checkpoint.safetensors');
+  const file = options.resume ? await loadSafetensors(checkpoint) : null;
+  const { method, protocol, seed } = chosen(task, options, file, checkpoint);
+  const recipe = await recipeFor(task, { method, protocol, data: options.data });
+  if (file) checkRecord(recipe, file, checkpoint);
+  const steps = options.steps ?? (file ? settingsOf(file, checkpoint).steps : recipe.steps);
+  const settings: Settings = { method, protocol, steps, seed };
+
+  const backend = await init({ backend: options.backend, threads: options.threads });
+  try {
+    const start = startOf(recipe, settings);
+    const from = file ? unpackState(start, file, checkpoint) : start;
+    if (from.step > steps)
+      throw new CheckpointError(`${checkpoint} is at step ${from.step} of a run of ${steps}`);
+    await mkdir(out, { recursive: true });
+    const metrics = new Metrics(join(out, 'metrics.jsonl'));
+    if (file) metrics.resume(from.step);
+
+    const score = (params: unknown, learner = recipe.learner) =>
+      evaluateOn(recipe, learner, params, TEST_TASKS, seed);
+    const before = await score(start.params);
+    console.error(`before training: ${describeResult(before)}`);
+    if (signal.aborted) return null;
+
+    const label = `${recipe.task} ${method} on ${backend.name}`;
+    const bar = progress({ total: steps, done: from.step, label });
+    const metadata = metadataOf(recipe, settings);
+    const began = performance.now();
+    let end: TrainingState<unknown>;
+    try {
+      end = await train(trainingOf(recipe, settings), from, {
+        steps,
+        signal,
+        onLosses: (first, losses) => {
+          metrics.add(first, losses);
+          bar.update(first + losses.length, losses.at(-1));
+        },
+        onCheckpoint: async state => {
+          const packed = await packState(state, metadata);
+          await metrics.save();
+          await saveSafetensors(checkpoint, packed.tensors, packed.metadata);
+        },
+      });
+    } finally {
+      bar.done();
+    }
+    const seconds = (performance.now() - began) / 1000;
+    if (signal.aborted) {
+      console.error(
+        `interrupted after step ${end.step} of ${steps}; ${checkpoint} is where --resume goes on`,
+      );
+      return null;
+    }
+    const after = await score(end.params);
+    const { baseline } = recipe;
+    const plainer = baseline && { name: baseline.name, ...(await score(end.params, baseline.learner)) };
+    if (plainer) console.error(`${plainer.name} of the same embedding: ${describeResult(plainer)}`);
+    if (signal.aborted) return null;
+    if (recipe.task === 'sinusoid')
+      await drawUnseen(join(out, 'sinusoid'), recipe, end.params, metrics, {
+        before,
+        after,
+        method,
+        seed,
+        steps,
+      });
+    return {
+      task: recipe.task,
+      method,
+      backend: backend.name,
+      steps,
+      seconds,
+      stepsPerSecond: (steps - from.step) / seconds,
+      before,
+      after,
+      ...(plainer && { baseline: plainer }),
+      checkpoint,
+    };
+  } finally {
+    backend.dispose();
+  }
+}
+
+/** Settings from the options, or from the checkpoint that is resumed, which they must not contradict. */
+function chosen(
+  task: string,
+  options: Options,
+  file: Safetensors | null,
+  origin: string,
+): Omit<Settings, 'steps'> {
+  const { method, protocol, steps, seed } = options;
+  if (!file) return { method: method ?? 'hypernet', protocol: protocol ?? 'vinyals', seed: seed ?? 0 };
+  const recorded = settingsOf(file, origin);
+  checkGiven({ task: taskName(task), method, protocol, steps, seed }, recorded, origin);
+  return recorded;
+}
+
+function trainingOf({ training, learner, optimiser }: Recipe, { steps, seed }: Settings) {
+  const { family, ...sizes } = training;
+  return {
+    loss: queryLoss(learner, family.outSize),
+    optimiser: optimiser(steps),
+    batch: (step: number) =>
+      drawEpisodes(family, { split: 'train', seed, first: step * sizes.tasks, ...sizes }),
+  };
+}
+
+const summary = (r: TrainResult): string =>
+  [
+    `${r.task}, ${r.method}, ${r.backend}: ${r.steps} steps, ${r.seconds.toFixed(1)} s, ${r.stepsPerSecond.toFixed(1)} steps/s`,
+    `before      ${describeResult(r.before)}`,
+    `after       ${describeResult(r.after)}`,
+    ...(r.baseline ? [`${r.baseline.name} ${describeResult(r.baseline)}`] : []),
+    `checkpoint  ${r.checkpoint}`,
+  ].join('\n');
