@@ -281,11 +281,3 @@ const stop = (leaf: unknown): unknown =>
     : leaf instanceof Tensor && leaf.deps !== 0
       ? new Tensor(leaf.view)
       : leaf;
-
-/** Throws GraphError if the tensor carries a gradient: putting it into a leaf would train nothing, silently. */
-export function checkNoGradient(x: Tensor, what: string): void {
-  if (x.deps & runtime.openGradients)
-    throw new GraphError(
-      `${what}: ${x} carries a gradient; copying it would cut the graph (use stopGradient if that is meant)`,
-    );
-}

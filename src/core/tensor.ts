@@ -1,6 +1,14 @@
 /** Tensors: strided views on storages, and who gives their memory back. */
 import type { Backend, DType, Storage, TypedArray, View } from './backend.js';
-import { BackendError, DisposedError, DTypeError, MemoryError, ScopeError, ShapeError } from './errors.js';
+import {
+  BackendError,
+  DisposedError,
+  DTypeError,
+  GraphError,
+  MemoryError,
+  ScopeError,
+  ShapeError,
+} from './errors.js';
 import type { GraphNode } from './grad.js';
 import { enqueue, queueOf, runtime } from './queue.js';
 import { denseStrides, isDense, type Shape, show, sizeOf } from './shape.js';
@@ -113,7 +121,10 @@ export class Tensor {
     return this.view.storage.backend;
   }
 
-  /** The values in row-major order, as of now. Resolves in a macrotask. Throws DisposedError, DeviceLostError. */
+  /**
+   * The values in row-major order, as of now. Resolves in a macrotask. Throws DisposedError, DeviceLostError, and
+   * GraphError inside a gradient that this value depends on.
+   */
   async data(): Promise<TypedArray> {
     return readable(this).read(this.view);
   }
@@ -148,6 +159,11 @@ export class Tensor {
 
 function readable(t: Tensor): Backend {
   if (runtime.capture) runtime.capture.refuse('reading a value');
+  if (t.deps & runtime.openGradients)
+    throw new GraphError(
+      `read: ${t} carries an open gradient, and a leaf made of its values would train nothing; return it beside the ` +
+        'loss, or read stopGradient(x) if the cut is meant',
+    );
   checkUsable(t, 'read');
   const backend = t.backend;
   queueOf(backend).flush();
