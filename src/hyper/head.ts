@@ -24,6 +24,7 @@ import {
   rsqrt,
   slice,
   split,
+  sqrt,
   unpack,
   type Weight,
 } from '../ops/index.js';
@@ -32,8 +33,8 @@ import {
 export interface BoundHead {
   /** Width of what the trunk reads, for a code of width E. */
   trunkSize(code: number): number;
-  /** Parameters that stand before the trunk. */
-  initInput(key: Tensor): Record<string, Tensor>;
+  /** Parameters that stand before the trunk, for codes of width E and mean square `moment` (a scalar). */
+  initInput(key: Tensor, code: number, moment: Tensor): Record<string, Tensor>;
   /** What the trunk reads: the code `[T,E]`, or one row per slot `[T,C,E+...]`. */
   input(params: any, code: Tensor): Tensor;
   /** Parameters that stand behind the trunk, for hidden codes of `width` and mean square `moment` (a scalar). */
@@ -147,6 +148,9 @@ export interface ChunkedOptions extends HeadOptions {
  * beside the code, and one basis `[E,chunk]` makes them all, so that there can be fewer parameters than weights (von
  * Oswald et al. 2020). A base, if asked for, costs as many parameters as there are weights.
  *
+ * Use it with a trunk: without one the code would move all chunks alike. Slots start as long as a typical code, so that
+ * neither drowns the other; where the code dominates, all chunks are nearly the same and the target's outputs explode.
+ *
  * One basis cannot start with another variance for each weight, so each weight's hidden codes are scaled by a constant
  * to what it needs: exact, also where a chunk spans several weights. (hypnettorch sets the variance of the slots'
  * embeddings instead, which can only reach variances above what the code itself contributes.) Generated biases and
@@ -167,7 +171,9 @@ export function chunkedHead(options: ChunkedOptions): Head {
     const slots = Math.ceil(offsets[specs.length] / chunk);
     return {
       trunkSize: code => code + slot,
-      initInput: key => ({ slots: normal(key, [slots, slot]) }),
+      initInput: (key, code, moment) => ({
+        slots: mul(normal(key, [slots, slot]), sqrt(mul(moment, code / slot))),
+      }),
       input: (params: { slots: Tensor }, code) => {
         const [T, E] = code.shape;
         return concat(

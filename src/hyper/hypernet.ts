@@ -91,16 +91,18 @@ export function hypernet<I>(options: HypernetOptions<I>): Hypernet<I> {
     weightCount: generated.reduce((n, spec) => n + spec.size, 0),
     init: (key, example) => {
       const keys = split(key, 6);
-      const before = {
-        condition: initParams(encoder.params, keys[0]),
-        trunk: trunk ? trunk.init(keys[1], trunkIn) : {},
-        head: head.initInput(keys[2]),
-      };
+      const condition = initParams(encoder.params, keys[0]);
       const input = example ?? encoder.example(keys[3], exampleTasks);
-      const hidden = hiddenOf(before, encoder.encode(before.condition, input, { key: keys[3] }));
+      const code = encoder.encode(condition, input, { key: keys[3] });
+      const before = {
+        condition,
+        trunk: trunk ? trunk.init(keys[1], trunkIn) : {},
+        head: head.initInput(keys[2], encoder.size, mean(square(code))),
+      };
+      const moment = mean(square(hiddenOf(before, code)));
       return {
         ...before,
-        head: { ...before.head, ...head.initOutput(keys[4], width, mean(square(hidden))) },
+        head: { ...before.head, ...head.initOutput(keys[4], width, moment) },
         kept: initParams(kept, keys[5]),
       };
     },
