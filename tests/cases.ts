@@ -8,6 +8,7 @@
 import type { TypedArray } from '../src/core/backend.js';
 import { type Shape, sizeOf } from '../src/core/shape.js';
 import type { Tensor } from '../src/core/tensor.js';
+import * as tree from '../src/core/tree.js';
 import type { Stream } from '../src/data/stream.js';
 import * as op from '../src/ops/index.js';
 
@@ -369,6 +370,64 @@ const products: Record<string, Row[]> = {
   ],
 };
 
+/** Weights per task, applied without making them where a plan allows that. */
+const full = (...[code, basis, base]: Tensor[]) => new op.FullGenerated(code, basis, base);
+const lowRank = (...[a, b, base]: Tensor[]) => new op.LowRankGenerated(a, b, 0.7, base);
+const woven = (theta: unknown): Tensor[] => tree.leaves(op.materialise(theta));
+const generatedInputs = [wide([2, 3]), wide([3, 4, 5]), wide([4, 5])];
+const lowRankInputs = [wide([2, 4, 2]), wide([2, 2, 5]), wide([4, 5])];
+
+const generated: Record<string, Row[]> = {
+  linear: [
+    row([wide([2, 3, 4]), wide([4, 5]), wide([5])], (x, w, b) => op.linear(x, w, b), accumulated),
+    row([wide([2, 3, 4]), wide([2, 4, 5]), wide([2, 5])], (x, w, b) => op.linear(x, w, b), accumulated),
+    row(
+      [wide([6, 4]), wide([3, 4, 5]), wide([3, 5]), ints(0, 2, 2, 6)],
+      (x, w, b, rows) => op.linear(x, w, b, { rows }),
+      accumulated,
+    ),
+    ...(['materialise', 'reorder'] as const).map(strategy =>
+      row(
+        [wide([2, 3, 4]), ...generatedInputs],
+        (x, ...w) => op.linear(x, full(...w), null, { strategy }),
+        accumulated,
+      ),
+    ),
+    ...(['materialise', 'lowRank'] as const).map(strategy =>
+      row(
+        [wide([2, 3, 4]), ...lowRankInputs],
+        (x, ...w) => op.linear(x, lowRank(...w), null, { strategy }),
+        accumulated,
+      ),
+    ),
+    row(
+      [wide([5, 4]), ints(0, 1, 5), ...generatedInputs],
+      (x, rows, ...w) => op.linear(x, full(...w), null, { rows, strategy: 'reorder' }),
+      accumulated,
+    ),
+  ],
+  materialise: [
+    row(generatedInputs, (...w) => woven(full(...w)), accumulated),
+    row(lowRankInputs, (...w) => woven(lowRank(...w)), accumulated),
+    row(
+      [wide([2, 3, 4]), wide([4, 6]), wide([3, 5])],
+      (code, basis, base) => new op.ChunkedGenerated(code, basis, [3, 5], base, 2).materialise(),
+      accumulated,
+    ),
+  ],
+  projectFull: [
+    row(
+      [wide([2, 3]), wide([3, 17]), wide([17])],
+      (code, basis, base) => woven(op.projectFull(code, basis, base, [[3, 4], [5]])),
+      accumulated,
+    ),
+  ],
+  unpack: [
+    row([wide([2, 7])], x => op.unpack(x, [3, 0, 4]), moves),
+    row([wide([5, 2])], x => op.unpack(x, [2, 3], 0), moves),
+  ],
+};
+
 const images: Record<string, Row[]> = {
   maxPool: [
     row([spaced([2, 6, 6, 3])], x => op.maxPool(x, 2), moves),
@@ -516,6 +575,7 @@ export const cases: Readonly<Record<string, readonly Row[]>> = {
   ...elementwise,
   ...reductions,
   ...products,
+  ...generated,
   ...images,
   ...views,
   ...indexing,

@@ -136,7 +136,7 @@ async function evaluate(
 const FLOOR = 1e-3;
 
 /** Largest error, relative to the larger of the wanted value and the mean size of its tensor. */
-function errorOf(got: readonly TypedArray[], want: readonly TypedArray[]): number | null {
+export function errorOf(got: readonly TypedArray[], want: readonly TypedArray[]): number | null {
   let worst = 0;
   for (const [k, wanted] of want.entries()) {
     if (got[k]?.length !== wanted.length) return null;

@@ -6,7 +6,13 @@ import { ArgumentError, ShapeError } from '../core/errors.js';
 import { type Shape, show, sizeOf } from '../core/shape.js';
 import { Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-import { type LinearPlan, planLinear, type Strategy } from '../program/plan.js';
+import {
+  type LinearPlan,
+  type Machine,
+  machineOfBackend,
+  planLinear,
+  type Strategy,
+} from '../program/plan.js';
 import { ones, tensor } from './create.js';
 import { add, mul } from './elementwise.js';
 import {
@@ -106,7 +112,7 @@ function applyWeight(x: Tensor, w: Weight, rows: Tensor | undefined, strategy?: 
     return byTask(x, merged => matmul(merged, w));
   }
   const perTask = rows ? x.shape[0] / Math.max(w.tasks, 1) : sizeOf(x.shape.slice(1, -1));
-  const chosen = planOf(w, perTask, { strategy, machine: x.backend.name }).strategy;
+  const chosen = planOf(w, perTask, { strategy, machine: machineOfBackend(x.backend.name) }).strategy;
   if (chosen === 'materialise') return applyWeight(x, w.materialise(), rows);
   return rows ? unwoven(x, w, rows) : byTask(x, merged => unwoven(merged, w, undefined));
 }
@@ -142,7 +148,7 @@ function unwoven(x: Tensor, w: Generated, rows: Tensor | undefined): Tensor {
 export function planOf(
   w: Generated,
   rows: number,
-  options: { strategy?: Strategy; machine?: string } = {},
+  options: { strategy?: Strategy; machine?: string | Machine } = {},
 ): LinearPlan {
   const { tasks, weightShape } = w;
   if (weightShape.length !== 2)
@@ -180,7 +186,11 @@ export function planOf(
  * The tree with those generated weights materialised for which that is the plan at `rows` rows per task: all pieces of
  * a projection by one product where each of its matrices would be materialised anyway. The others stay generated.
  */
-export function weave<T>(theta: T, rows: number, options: { strategy?: Strategy; machine?: string } = {}): T {
+export function weave<T>(
+  theta: T,
+  rows: number,
+  options: { strategy?: Strategy; machine?: string | Machine } = {},
+): T {
   if (options.strategy === 'materialise') return materialise(theta);
   const woven = new Map<unknown, Tensor>();
   for (const pieces of projections(theta)) {

@@ -48,6 +48,9 @@ export const machines: Readonly<Record<string, Machine>> = {
   ref: { flops: 0.3e9, bandwidth: 4e9, launch: 1e-6 },
 };
 
+/** What is assumed of a backend: its own figures, or those of `cpu` for one that is not in the table. */
+export const machineOfBackend = (name: string): Machine => machines[name] ?? machines.cpu;
+
 /** One kernel of a plan. */
 export interface PlanStep {
   readonly what: string;
