@@ -1,6 +1,7 @@
 /** A device, storages, strided views and dense arrays for tests that talk to the WebGPU backend directly. */
-import { afterAll, beforeAll, test } from 'vitest';
-import { createWebGPU } from '../src/backends/webgpu/index.js';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createWebGPU, type WebGPUOptions } from '../src/backends/webgpu/index.js';
 import type { Attrs, Backend, Command, DType, Storage, View } from '../src/core/backend.js';
 
 /** A dense array in row-major order. */
@@ -149,17 +150,26 @@ export function difference(
 export let gpu: Backend;
 let missing = '';
 
-/** Opens the device of a test file. Where there is none, this fails in CI, and elsewhere `onDevice` skips. */
-export function useDevice(): void {
+/** Opens the device of a test file or block. Where there is none, this fails in CI, and elsewhere `onDevice` skips. */
+export function useDevice(options?: WebGPUOptions): void {
   beforeAll(async () => {
     try {
-      gpu = await createWebGPU();
+      gpu = await createWebGPU(options);
     } catch (error) {
       if (process.env.CI) throw error;
       missing = String(error);
     }
   });
   afterAll(() => gpu?.dispose());
+}
+
+/** The tests of `body` twice: with the kernels that software adapters get, and with those that GPUs get. */
+export function onBothTiers(body: () => void): void {
+  for (const software of [true, false])
+    describe(`kernels for ${software ? 'software adapters' : 'GPUs'}`, () => {
+      useDevice({ software });
+      body();
+    });
 }
 
 /** A test that needs the device. */
@@ -169,3 +179,69 @@ export function onDevice(name: string, body: () => Promise<void>): void {
     await body();
   });
 }
+
+export interface Given extends Dense {
+  readonly dtype?: DType;
+}
+export interface Wanted extends Given {
+  readonly tolerance?: number;
+}
+export interface Case {
+  readonly ins: readonly Given[];
+  readonly outs: readonly Wanted[];
+  readonly attrs?: Attrs;
+  /** Operands that the kernel's contract promises dense. */
+  readonly denseIns?: readonly number[];
+  readonly denseOuts?: boolean;
+}
+
+/** Runs a kernel with scattered operands and compares its windows, and what surrounds them, with what is wanted. */
+export async function check(kernel: string, random: () => number, example: Case): Promise<void> {
+  const ins = example.ins.map((x, i) =>
+    upload(gpu, x, x.dtype, example.denseIns?.includes(i) ? undefined : random),
+  );
+  const outs = example.outs.map(y => target(gpu, y.shape, y.dtype, example.denseOuts ? undefined : random));
+  gpu.run([command(kernel, outs, ins, example.attrs)]);
+  for (const [i, wanted] of example.outs.entries()) {
+    const got = await downloadWindow(gpu, outs[i]);
+    const found = difference(got.data, wanted.data, wanted.tolerance ?? 0);
+    const shapes = `${example.ins.map(x => `[${x.shape}]`).join(' ')} -> [${wanted.shape}]`;
+    expect(found, `${kernel} ${JSON.stringify(example.attrs ?? {})} ${shapes}`).toBeNull();
+    expect(got.clean, `${kernel} wrote outside its window`).toBe(true);
+  }
+  for (const view of [...ins, ...outs]) gpu.free(view.storage);
+}
+
+/** Checks a kernel on fuzzed examples. Layouts are compiled into shaders, so runs are few. */
+export function fuzz<T>(
+  name: string,
+  arbitrary: fc.Arbitrary<T>,
+  body: (value: T, random: () => number) => Promise<void>,
+) {
+  onDevice(name, () =>
+    fc.assert(
+      fc.asyncProperty(arbitrary, fc.integer(), (value, seed) => body(value, uniform(seed))),
+      { numRuns: 12, seed: 1 },
+    ),
+  );
+}
+
+/** Shapes of up to `maxRank` axes, some of them empty. */
+export const shape = (maxRank: number, maxSize = 6) =>
+  fc.array(fc.oneof({ weight: 8, arbitrary: fc.integer({ min: 1, max: maxSize }) }, fc.constant(0)), {
+    maxLength: maxRank,
+  });
+/** 1 .. max. */
+export const upTo = (max: number) => fc.integer({ min: 1, max });
+/** A dense array from a function of the index. */
+export const filled = (sizes: readonly number[], value: (index: number[]) => number): Dense => {
+  const data: number[] = [];
+  each(sizes, index => data.push(value(index)));
+  return { shape: sizes, data };
+};
+/** term(0) + ... + term(n - 1) */
+export const sum = (n: number, term: (i: number) => number): number => {
+  let total = 0;
+  for (let i = 0; i < n; i++) total += term(i);
+  return total;
+};

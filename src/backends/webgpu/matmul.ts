@@ -32,18 +32,29 @@ interface Tiling {
   readonly tileK?: number;
 }
 
-/** The least power of two >= x, at most `most`. */
+/** The least power of two >= x, at least 1 and at most `most`. */
 const power = (x: number, most: number): number => Math.min(most, 2 ** Math.ceil(Math.log2(Math.max(1, x))));
 
-function tiling(p: Product, software: boolean): Tiling {
-  if (!software && p.m > 16 && p.n > 16 && p.k >= 16)
-    return { body: 'matmul_tiled', rows: 4, columns: 4, threadsM: 16, threadsN: 16, tileK: 16 };
-  const most = software ? 8 : 4;
-  const columns = power(Math.ceil(p.n / 8), most);
-  const rows = power(Math.ceil(p.m / (software ? 1 : 4)), software ? 4 : most);
-  const threadsN = power(Math.ceil(p.n / columns), 16);
-  const threadsM = power(Math.ceil(p.m / rows), 64 / threadsN);
-  return { body: 'matmul_direct', rows, columns, threadsM, threadsN };
+/** Software adapters: 8 x 8 results per thread and no barriers; 8 neighbouring threads fill a vector register. */
+function softwareTiling({ m, n }: Product): Tiling {
+  const body = 'matmul_direct';
+  if (n < 4) return { body, rows: m > 8 ? 4 : 1, columns: power(n, 4), threadsM: 8, threadsN: 1 };
+  const rows = m === 1 ? 1 : m <= 4 ? 4 : 8;
+  return { body, rows, columns: power(n / 8, 8), threadsM: 1, threadsN: 8 };
+}
+
+/** GPUs: shared tiles where both sides fill one, the larger tile where it still gives every core work. */
+function gpuTiling({ m, n, k, batch }: Product): Tiling {
+  if (m > 16 && n > 16 && k >= 16) {
+    const large = Math.floor(m / 128) * Math.floor(n / 128) * batch >= 128;
+    const side = large ? 8 : 4;
+    const tileK = large ? 8 : 16;
+    return { body: 'matmul_tiled', rows: side, columns: side, threadsM: 16, threadsN: 16, tileK };
+  }
+  const body = 'matmul_direct';
+  if (m === 1) return { body, rows: 1, columns: 1, threadsM: 1, threadsN: 64 };
+  if (n === 1) return { body, rows: 1, columns: 1, threadsM: 64, threadsN: 1 };
+  return { body, rows: power(m / 8, 4), columns: power(n / 8, 4), threadsM: 8, threadsN: 8 };
 }
 
 /** Into how many parts k is cut, so that there is work for every core: a function of the shape alone. */
@@ -57,7 +68,7 @@ function kParts(k: number, workgroups: number, software: boolean): number {
 function multiply(call: Call, p: Product): Pass[] {
   const y = call.outs[0];
   const epilogue = epilogueOf(call);
-  const t = tiling(p, call.software);
+  const t = call.software ? softwareTiling(p) : gpuTiling(p);
   const tilesM = Math.ceil(p.m / (t.rows * t.threadsM));
   const tilesN = Math.ceil(p.n / (t.columns * t.threadsN));
   const parts = p.ranged ? 1 : kParts(p.k, tilesM * tilesN * p.batch, call.software);

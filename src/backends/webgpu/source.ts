@@ -199,12 +199,15 @@ export class Source {
   }
 }
 
-/** The axes with more than one element, neighbours joined where their strides chain. None if there is no element. */
+/**
+ * The axes with more than one element, neighbours joined where their strides chain. None if there is no element. A lone
+ * axis stays, whatever its size, so that the text does not depend on it.
+ */
 function merged(shape: readonly number[], strides: readonly number[]): { size: number; stride: number }[] {
   const axes: { size: number; stride: number }[] = [];
   if (shape.includes(0)) return axes;
   shape.forEach((size, i) => {
-    if (size === 1) return;
+    if (size === 1 && shape.length > 1) return;
     const outer = axes.at(-1);
     if (outer && outer.stride === strides[i] * size)
       axes[axes.length - 1] = { size: outer.size * size, stride: strides[i] };
