@@ -9,6 +9,13 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+// Scratch that nobody holds is poisoned, so that the sanitizer sees a kernel that runs past what it asked for.
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(data, bytes) (static_cast<void>(data), static_cast<void>(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(data, bytes) (static_cast<void>(data), static_cast<void>(bytes))
+#endif
 
 namespace wl {
 namespace {
@@ -34,26 +41,37 @@ struct ThreadScratch {
 
 thread_local ThreadScratch local;
 
-Chunk makeChunk(size_t size) { return {std::unique_ptr<char[]>(new char[size + kAlign]), size}; }
+Chunk makeChunk(size_t size) {
+  Chunk chunk{std::unique_ptr<char[]>(new char[size + kAlign]), size};
+  ASAN_POISON_MEMORY_REGION(chunk.base(), size);
+  return chunk;
+}
+
+size_t roundUp(size_t bytes) { return (bytes + kAlign - 1) & ~(kAlign - 1); }
 
 }  // namespace
 
 void* scratch(size_t bytes) {
-  bytes = (bytes + kAlign - 1) & ~(kAlign - 1);
-  while (local.current < local.chunks.size() && local.used + bytes > local.chunks[local.current].size)
+  const size_t size = roundUp(bytes);
+  while (local.current < local.chunks.size() && local.used + size > local.chunks[local.current].size)
     ++local.current, local.used = 0;
   if (local.current == local.chunks.size()) {
     const size_t last = local.chunks.empty() ? kFirstChunk / 2 : local.chunks.back().size;
-    local.chunks.push_back(makeChunk(bytes > 2 * last ? bytes : 2 * last));
+    local.chunks.push_back(makeChunk(size > 2 * last ? size : 2 * last));
   }
   char* p = local.chunks[local.current].base() + local.used;
-  local.used += bytes;
+  local.used += size;
+  ASAN_UNPOISON_MEMORY_REGION(p, bytes);
   return p;
 }
 
 ScratchScope::ScratchScope() : chunk_(local.current), used_(local.used) {}
 
 ScratchScope::~ScratchScope() {
+  for (size_t i = chunk_; i < local.chunks.size() && i <= local.current; ++i) {
+    const size_t from = i == chunk_ ? used_ : 0;
+    ASAN_POISON_MEMORY_REGION(local.chunks[i].base() + from, local.chunks[i].size - from);
+  }
   local.current = chunk_, local.used = used_;
   if (chunk_ == 0 && used_ == 0 && local.chunks.size() > 1) {
     Chunk largest = std::move(local.chunks.back());
