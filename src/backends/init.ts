@@ -34,7 +34,7 @@ export async function open(name: Exclude<BackendName, 'auto'>, options: InitOpti
 
 /** Opens a backend and makes it the one new tensors live on. */
 export async function init(options: InitOptions = {}): Promise<Backend> {
-  const name = options.backend ?? (env('WEIGHTLOOM_BACKEND') as BackendName | undefined) ?? 'auto';
+  const name = options.backend ?? ((env('WEIGHTLOOM_BACKEND') || 'auto') as BackendName);
   const backend = name === 'auto' ? await best(options) : await open(name, options);
   use(backend);
   return backend;
