@@ -56,23 +56,24 @@ export class Recipes {
 
   /** The dispatches of a command. Throws KernelError or DeviceLimitError. */
   of(command: Command, operands: Operands<unknown>): Recipe {
+    const { buffers, slots, offsets } = operands;
+    if (buffers.length < slots.length) checkAliases(command, slots, offsets);
     const key = keyOf(command, operands);
     return this.recipes.get(key) ?? this.recipes.set(key, this.make(command, operands));
   }
 
-  private make(command: Command, { buffers, slots, offsets }: Operands<unknown>): Recipe {
+  private make(command: Command, { buffers, slots }: Operands<unknown>): Recipe {
     const lower = kernels.get(command.kernel);
     if (!lower) throw new KernelError(`${command.op}: the webgpu backend has no kernel '${command.kernel}'`);
     const temporaries: number[] = [];
     if (product(command.outs[0].shape) === 0) return { steps: [], temporaries };
-    checkAliases(command, slots, offsets);
     const operands = [...command.outs, ...command.ins].map(
       ({ shape, strides, storage }, i): Operand => ({
         shape,
         strides,
         dtype: storage.dtype,
         slot: slots[i],
-        offsetOf: offsets[i] === 0 ? -1 : i,
+        offsetOf: i,
       }),
     );
     const passes = lower({
@@ -145,8 +146,8 @@ function checkAliases(
 const sameStrides = (x: View, y: View): boolean =>
   x.shape.every((n, axis) => n === 1 || x.strides[axis] === y.strides[axis]);
 
-/** All that a recipe depends on. Offsets and immediates are data; only whether an offset is zero matters. */
-function keyOf({ kernel, outs, ins, attrs }: Command, { slots, offsets }: Operands<unknown>): string {
+/** All that a recipe depends on. Offsets and immediates are not: they are data of each command. */
+function keyOf({ kernel, outs, ins, attrs }: Command, { slots }: Operands<unknown>): string {
   let key = kernel;
   for (const name in attrs) {
     const value = attrs[name];
@@ -156,7 +157,7 @@ function keyOf({ kernel, outs, ins, attrs }: Command, { slots, offsets }: Operan
   for (let i = 0; i < slots.length; i++) {
     const view = i < count ? outs[i] : ins[i - count];
     const mark = i === count ? '<' : '|';
-    key += `${mark}${view.storage.dtype}${slots[i]}${offsets[i] === 0 ? '' : '+'}:${view.shape};${view.strides}`;
+    key += `${mark}${view.storage.dtype}${slots[i]}:${view.shape};${view.strides}`;
   }
   return key;
 }

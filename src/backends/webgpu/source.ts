@@ -152,8 +152,8 @@ export class Source {
   /** The parameters and the element of an accessor with one flat index per group of axes. */
   private element(name: string, operand: Operand, groups: readonly number[], write: boolean) {
     const { offsetOf, shape, strides } = operand;
-    const terms: string[] = [];
-    if (offsetOf >= 0) terms.push(this.param(`${name}_offset`, { kind: 'offset', operand: offsetOf }));
+    const offset: Param = offsetOf < 0 ? { kind: 'size', value: 0 } : { kind: 'offset', operand: offsetOf };
+    const terms = [this.param(`${name}_offset`, offset)];
     let axis = 0;
     groups.forEach((rank, g) => {
       const end = axis + rank;
@@ -161,7 +161,7 @@ export class Source {
       axis = end;
     });
     const list = groups.map((_, g) => `i${g}: u32`);
-    return { list, element: `${this.buffer(operand, write)}[${terms.join(' + ') || '0u'}]` };
+    return { list, element: `${this.buffer(operand, write)}[${terms.join(' + ')}]` };
   }
 
   /** What a flat index over some axes contributes to the place of an element. */
@@ -172,20 +172,16 @@ export class Source {
     strides: readonly number[],
   ): string[] {
     const axes = merged(shape, strides);
-    const terms: string[] = [];
     let inner = 1;
-    for (let i = axes.length - 1; i >= 0; i--) {
-      const { size, stride } = axes[i];
-      let text = inner === 1 ? `i${group}` : `i${group} / ${inner}u`;
-      if (i > 0) text = `${text} % ${size}u`;
-      if (stride === 1) terms.unshift(text);
-      else if (stride !== 0)
-        terms.unshift(
-          `(${text}) * ${this.param(`${name}_stride${group}_${i}`, { kind: 'size', value: stride })}`,
-        );
-      inner *= size;
-    }
-    return terms;
+    return axes
+      .map(({ size, stride }, i) => ({ size, stride, i }))
+      .reverse()
+      .map(({ size, stride, i }) => {
+        const quotient = inner === 1 ? `i${group}` : `i${group} / ${inner}u`;
+        const place = i === 0 ? quotient : `${quotient} % ${size}u`;
+        inner *= size;
+        return `(${place}) * ${this.param(`${name}_stride${group}_${i}`, { kind: 'size', value: stride })}`;
+      });
   }
 
   /** The name of a function for `scalar`. Two scalars of one name and different text get different functions. */
@@ -199,19 +195,15 @@ export class Source {
   }
 }
 
-/**
- * The axes with more than one element, neighbours joined where their strides chain. None if there is no element. A lone
- * axis stays, whatever its size, so that the text does not depend on it.
- */
+/** The axes with more than one element, neighbours joined where their strides chain; at least one. */
 function merged(shape: readonly number[], strides: readonly number[]): { size: number; stride: number }[] {
   const axes: { size: number; stride: number }[] = [];
-  if (shape.includes(0)) return axes;
   shape.forEach((size, i) => {
-    if (size === 1 && shape.length > 1) return;
     const outer = axes.at(-1);
+    if (size === 1) return;
     if (outer && outer.stride === strides[i] * size)
       axes[axes.length - 1] = { size: outer.size * size, stride: strides[i] };
     else axes.push({ size, stride: strides[i] });
   });
-  return axes;
+  return axes.length > 0 && !shape.includes(0) ? axes : [{ size: 1, stride: 0 }];
 }
