@@ -229,11 +229,20 @@ export function projectFull(
   });
 }
 
+/** A tree with tensors where it has generated weights. */
+export type Materialised<T> = T extends Generated
+  ? Tensor
+  : T extends Tensor
+    ? T
+    : T extends object
+      ? { [K in keyof T]: Materialised<T[K]> }
+      : T;
+
 /**
  * Plain tensors `[T, ...shape]` in place of the generated weights of a tree; other leaves stay. The pieces of one
  * projection, where the tree holds all of them, cost one product and are views of its result.
  */
-export function materialise<T>(theta: T): T {
+export function materialise<T>(theta: T): Materialised<T> {
   const woven = new Map<unknown, Tensor>(projections(theta).flatMap(weaveProjection));
   return tree.map(leaf => woven.get(leaf) ?? (leaf instanceof Generated ? leaf.materialise() : leaf), theta);
 }

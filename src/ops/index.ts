@@ -12,6 +12,7 @@ export {
   FullGenerated,
   Generated,
   LowRankGenerated,
+  type Materialised,
   materialise,
   projectFull,
   type Weight,

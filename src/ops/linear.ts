@@ -191,7 +191,7 @@ export function weave<T>(
   rows: number,
   options: { strategy?: Strategy; machine?: string | Machine } = {},
 ): T {
-  if (options.strategy === 'materialise') return materialise(theta);
+  if (options.strategy === 'materialise') return materialise(theta) as T;
   const woven = new Map<unknown, Tensor>();
   for (const pieces of projections(theta)) {
     const matrices = pieces.filter(w => w.weightShape.length === 2);
