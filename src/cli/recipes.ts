@@ -1,5 +1,5 @@
 /** What `train TASK --method METHOD` means: the tasks, the learner and the numbers that go with them. */
-import { basename, extname, resolve } from 'node:path';
+import { basename, dirname, extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ArgumentError } from '../core/errors.js';
 import { gpTasks } from '../data/gp.js';
@@ -20,7 +20,14 @@ import {
 } from '../meta/index.js';
 import { dense, flatten, type Layer, serial } from '../nn/index.js';
 import { relu } from '../ops/index.js';
-import { adam, chain, clipByGlobalNorm, cosineSchedule, type Transform } from '../optim/index.js';
+import {
+  adam,
+  chain,
+  clipByGlobalNorm,
+  cosineSchedule,
+  type Transform,
+  warmupSchedule,
+} from '../optim/index.js';
 
 /** Ways of learning from tasks the command line knows. */
 export const METHODS = ['hypernet', 'maml', 'fomaml', 'protonet'] as const;
@@ -57,7 +64,7 @@ export interface Recipe {
 export interface RecipeOptions {
   readonly method: Method;
   readonly protocol: Protocol;
-  /** Root of the data sets. */
+  /** The folder of the data sets, or that of the task's own one. */
   readonly data?: string;
 }
 
@@ -111,8 +118,14 @@ async function loadFamily(path: string): Promise<TaskFamily> {
 const forFamily = (family: TaskFamily, options: RecipeOptions): Recipe =>
   family.kind === 'regression' ? regression(family, options.method) : classification(family, options.method);
 
-const adamWithDecay = (steps: number): Transform<any> =>
-  chain(clipByGlobalNorm(10), adam(cosineSchedule(1e-3, Math.max(steps, 1), { floor: 0.01 })));
+/** Adam whose rate rises for 200 steps and falls to a hundredth along a cosine; gradients have norm 1 at most. */
+const adamTo =
+  (peak: number) =>
+  (steps: number): Transform<any> => {
+    const rise = Math.min(200, Math.ceil(steps / 10));
+    const rate = cosineSchedule(peak, Math.max(steps - rise, 1), { floor: 0.01 });
+    return chain(clipByGlobalNorm(1), adam(warmupSchedule(rise, rate)));
+  };
 
 /** 10 support rows, as in the sinusoid experiments of Finn et al. 2017; the target is their 40-40 network. */
 function regression(family: TaskFamily, method: Method): Recipe {
@@ -121,20 +134,27 @@ function regression(family: TaskFamily, method: Method): Recipe {
       `protonet compares classes and ${family.name} is regression; expected hypernet, maml or fomaml`,
     );
   const target = serial(dense(40), relu, dense(40), relu, dense(family.outSize, { gain: 1 }));
-  const common = { task: family.name, optimiser: adamWithDecay, record: {} };
+  const common = { task: family.name, optimiser: adamTo(1e-3), record: {} };
   const testing = { family, tasks: 100, shots: 10, queries: 50 };
   if (method === 'hypernet') {
-    const training = { family, tasks: 64, shots: 10, queries: 20 };
+    const training = { family, tasks: 32, shots: 10, queries: 20 };
     const hyper = hypernet({
       target,
       inShape: family.inShape,
-      condition: setEncoder([64, 64]),
-      trunk: dense(64),
+      condition: setEncoder([64, 64, 64]),
+      trunk: serial(dense(64), relu, dense(64)),
       head: fullHead({ base: true }),
     });
     const { family: _, ...sizes } = training;
     const example = () => drawEpisodes(family, { split: 'train', seed: 0, first: 0, ...sizes }).support;
-    return { ...common, learner: hypernetLearner(hyper, example), training, testing, steps: 10_000 };
+    return {
+      ...common,
+      optimiser: adamTo(2e-3),
+      learner: hypernetLearner(hyper, example),
+      training,
+      testing,
+      steps: 20_000,
+    };
   }
   return {
     ...common,
@@ -155,7 +175,7 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     training: { family, tasks: 4, shots: 1, queries: 5 },
     testing: { family, tasks: 10, shots: 1, queries: 15 },
     steps: 3000,
-    optimiser: adamWithDecay,
+    optimiser: adamTo(1e-3),
     record: {},
   };
   const plain = prototypes(embed, inShape);
@@ -186,7 +206,8 @@ function embeddingFor(inShape: readonly number[]): Layer {
  * harder and so teaches more (Snell et al. 2017).
  */
 function omniglotRecipe({ method, protocol, data }: RecipeOptions): Recipe {
-  const omniglot = loadOmniglot(data);
+  const own = data !== undefined && basename(resolve(data)) === 'omniglot';
+  const omniglot = loadOmniglot(own ? dirname(resolve(data)) : data);
   omniglot.preload();
   const split = { split: protocol };
   const testing = omniglotEpisodes(omniglot, { ...split, ways: WAYS });

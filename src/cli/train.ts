@@ -23,7 +23,7 @@ import {
   startOf,
 } from './run.js';
 
-/** Tasks of the evaluations before and after training, as in Finn et al. 2017. */
+/** Tasks of an evaluation, as in Finn et al. 2017. */
 export const TEST_TASKS = 600;
 
 /** The options of `train`. */
@@ -38,6 +38,7 @@ export const trainSpec = {
     protocol: oneOf(PROTOCOLS, undefined),
     steps: integer(1, undefined),
     seed: integer(0, undefined),
+    tasks: integer(2, TEST_TASKS),
     out: text('a folder', undefined),
     resume: flag(),
     json: flag(),
@@ -101,7 +102,7 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
     if (file) metrics.resume(from.step);
 
     const score = (params: unknown, learner = recipe.learner) =>
-      evaluateOn(recipe, learner, params, TEST_TASKS, seed);
+      evaluateOn(recipe, learner, params, options.tasks, seed);
     const before = await score(start.params);
     console.error(`before training: ${describeResult(before)}`);
     if (signal.aborted) return null;
