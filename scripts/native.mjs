@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -22,6 +22,8 @@ function run(name, ...args) {
   }
   const { status, error, stdout, stderr } = spawnSync(process.execPath, [bin, ...args], {
     cwd: root,
+    // binding.gyp asks `node` for paths.
+    env: { ...process.env, PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}` },
     encoding: 'utf8',
     maxBuffer: 1 << 28,
   });
