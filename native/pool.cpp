@@ -5,8 +5,10 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "arena.h"
@@ -70,10 +72,15 @@ class Pool {
  private:
   static constexpr uint32_t kOpen = uint32_t(1) << 31;
 
+  // Where the system refuses another thread, those there are do the work.
   void grow(int workers) {
-    while (workers_ < workers) {
-      std::thread(&Pool::serve, this, job_.load(std::memory_order_relaxed)).detach();
-      ++workers_;
+    while (workers_ < workers && !full_) {
+      try {
+        std::thread(&Pool::serve, this, job_.load(std::memory_order_relaxed)).detach();
+        ++workers_;
+      } catch (const std::system_error&) {
+        full_ = true;
+      }
     }
   }
 
@@ -124,6 +131,7 @@ class Pool {
   std::mutex sleep_;
   std::condition_variable wake_;
   int workers_ = 0;
+  bool full_ = false;
   // What follows is written by the owner while the door is shut.
   int64_t count_ = 0, grain_ = 1;
   Body body_ = nullptr;
@@ -139,12 +147,21 @@ class Pool {
 }  // namespace
 
 int availableThreads() {
+  const unsigned processors = std::thread::hardware_concurrency();
+  int count = processors ? static_cast<int>(processors) : 1;
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) count = CPU_COUNT(&set);
+  if (FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
+    long quota = 0, period = 0;
+    if (std::fscanf(file, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
+      const long share = (quota + period - 1) / period;
+      if (share < count) count = static_cast<int>(share);
+    }
+    std::fclose(file);
+  }
 #endif
-  const unsigned count = std::thread::hardware_concurrency();
-  return count ? static_cast<int>(count) : 1;
+  return count;
 }
 
 void setThreads(int count) { threadLimit = count < 1 ? 1 : count; }

@@ -3,7 +3,7 @@
 
 namespace wl {
 
-// CPUs this process may use: those of its affinity mask, or all where the system does not tell.
+// CPUs this process may use: by its affinity mask and control group where there are such, else all.
 int availableThreads();
 
 // Until changed, parallelFor() called on this thread uses at most `count` threads, itself among them.

@@ -15,7 +15,7 @@ import type {
   View,
 } from '../src/core/backend.js';
 import { KernelFailure } from '../src/core/backend.js';
-import { NativeLoadError } from '../src/core/errors.js';
+import { MemoryError, NativeLoadError } from '../src/core/errors.js';
 import { defineOp } from '../src/core/op.js';
 import { scalarNamed } from '../src/ops/elementwise.js';
 import '../src/ops/index.js';
@@ -536,6 +536,20 @@ describe('the backend', () => {
     const x = filled([1, 2, 3, 4]);
     expect(() => cpu.run([doubled(x, empty(3))])).toThrowError(/shape/);
     expect(() => cpu.run([doubled(empty(4), empty(4))])).toThrowError(KernelFailure);
+  });
+
+  it('names a tensor too large for memory, having run the commands before it', () => {
+    const [x, y] = [filled([1, 2]), empty(2)];
+    const huge = { ...empty(2 ** 40), shape: [2], strides: [1] };
+    try {
+      cpu.run([doubled(x, y), doubled(y, huge)]);
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(KernelFailure);
+      expect((error as KernelFailure).index).toBe(1);
+      expect((error as KernelFailure).cause).toBeInstanceOf(MemoryError);
+    }
+    expect([...cpu.readSync(y)]).toEqual([2, 4]);
   });
 
   it('reuses memory given back', () => {

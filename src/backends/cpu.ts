@@ -9,7 +9,7 @@ import { hasOp, opNamed } from '../core/op.js';
 import { isDense, sizeOf } from '../core/shape.js';
 import { type Addon, loadAddon, type NativeProgram } from './cpu/addon.js';
 import { Encoder, type Vocabulary } from './cpu/encode.js';
-import { Allocator, arrayOn, type Memory } from './cpu/memory.js';
+import { Allocator, arrayOn, type Memory, Scratch } from './cpu/memory.js';
 import { runReference } from './ref.js';
 
 export interface CpuOptions {
@@ -64,13 +64,13 @@ class Cpu implements Backend {
     let first = 0;
     for (let i = 0; i < commands.length; i++) {
       const command = commands[i];
-      for (const view of command.ins)
-        if (view.storage.memory === null)
-          throw new KernelFailure(this.flush(first, i), unwritten(command.op, command.ins.indexOf(view)));
-      for (const view of command.outs) this.allocator.bind(view.storage);
-      if (this.encoder.command(command.kernel, command.outs, command.ins, command.attrs, this.slotOf))
-        continue;
-      this.flush(first, i);
+      try {
+        if (this.encode(command)) continue;
+      } catch (error) {
+        this.flush(first);
+        throw new KernelFailure(i, error);
+      }
+      this.flush(first);
       first = i + 1;
       try {
         this.fallbacks++;
@@ -79,12 +79,13 @@ class Cpu implements Backend {
         throw new KernelFailure(i, error);
       }
     }
-    this.flush(first, commands.length);
+    this.flush(first);
   }
 
   prepare(plan: Plan): Executable {
+    const step = new PreparedStep(this, plan);
     this.programs++;
-    return new PreparedStep(this, plan);
+    return step;
   }
 
   write(storage: Storage, values: TypedArray): void {
@@ -151,15 +152,22 @@ class Cpu implements Backend {
     this.stamp++;
   }
 
-  /** Runs what is encoded, which began with command `first`; returns `next`. */
-  private flush(first: number, next: number): number {
-    if (this.encoder.length > 0) {
-      const { words, length } = this.encoder;
-      const failed = this.addon.run(words, length, this.bases, this.sizes, this.slots, this.threads);
-      if (failed >= 0) throw new KernelFailure(first + failed, new KernelError(this.addon.message()));
-      this.begin();
-    }
-    return next;
+  /** Appends a command to the list, its outs bound; false if the addon lacks its kernel. */
+  private encode({ kernel, op, outs, ins, attrs }: Command): boolean {
+    for (let k = 0; k < ins.length; k++)
+      if (ins[k].storage.memory === null)
+        throw new KernelError(`${op}: operand ${k} is a storage that nothing has written`);
+    for (const view of outs) this.allocator.bind(view.storage);
+    return this.encoder.command(kernel, outs, ins, attrs, this.slotOf);
+  }
+
+  /** Runs what is encoded, whose first command is number `first` of the list given to run(). */
+  private flush(first: number): void {
+    if (this.encoder.length === 0) return;
+    const { words, length } = this.encoder;
+    const failed = this.addon.run(words, length, this.bases, this.sizes, this.slots, this.threads);
+    if (failed >= 0) throw new KernelFailure(first + failed, new KernelError(this.addon.message()));
+    this.begin();
   }
 
   private readonly slotOf = ({ storage }: View): number => {
@@ -182,37 +190,6 @@ const grow = (array: Float64Array) => {
   grown.set(array);
   return grown;
 };
-
-const unwritten = (op: string, input: number) =>
-  new KernelError(`${op}: operand ${input} is a storage that nothing has written`);
-
-/** The one scratch buffer that all prepared steps share; its content is dead between runs. */
-class Scratch {
-  buffer = new ArrayBuffer(0);
-  /** Native address of the first usable byte, a multiple of 64. */
-  address = 0;
-  offset = 0;
-  constructor(private readonly addon: Addon) {}
-
-  get bytes(): number {
-    return this.buffer.byteLength;
-  }
-
-  /** Makes room for a step. Steps prepared earlier notice by the address. */
-  reserve(bytes: number): void {
-    if (this.address !== 0 && bytes + 64 <= this.buffer.byteLength) return;
-    this.buffer = new ArrayBuffer(bytes + 64);
-    this.addon.adviseHuge(this.buffer);
-    const start = this.addon.address(this.buffer);
-    this.address = Math.ceil(start / 64) * 64;
-    this.offset = this.address - start;
-  }
-
-  clear(): void {
-    this.buffer = new ArrayBuffer(0);
-    this.address = 0;
-  }
-}
 
 /** Commands [begin, end) of the native program, then one command by its reference loop (null after the last). */
 interface Segment {

@@ -1,5 +1,7 @@
 /** Memory of eager storages: pieces of ordinary ArrayBuffers, which the garbage collector frees by itself. */
 import type { DType, Storage, TypedArray } from '../../core/backend.js';
+import { MemoryError } from '../../core/errors.js';
+import type { Addon } from './addon.js';
 
 /** Where a storage's elements are. */
 export class Memory {
@@ -36,6 +38,15 @@ const alignUp = (n: number) => Math.ceil(n / alignment) * alignment;
 function sizeClass(bytes: number): number {
   const step = 2 ** (Math.floor(Math.log2(bytes)) - 3);
   return Math.ceil(bytes / step) * step;
+}
+
+/** A buffer in which `bytes` bytes can be aligned. Throws MemoryError where there is no room for it. */
+function orMemoryError(bytes: number, make: (bytes: number) => ArrayBuffer): ArrayBuffer {
+  try {
+    return make(bytes + alignment);
+  } catch (cause) {
+    throw new MemoryError(`cpu: ${bytes} bytes cannot be allocated: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** Hands out memory aligned to cache lines. */
@@ -96,9 +107,38 @@ export class Allocator {
       return kept;
     }
     // A buffer from allocUnsafeSlow is its own and is not zeroed first.
-    const { buffer } = Buffer.allocUnsafeSlow(size + alignment);
-    const start = this.addressOf(buffer as ArrayBuffer);
+    const buffer = orMemoryError(size, n => Buffer.allocUnsafeSlow(n).buffer as ArrayBuffer);
+    const start = this.addressOf(buffer);
     const address = alignUp(start);
-    return new Memory(buffer as ArrayBuffer, address - start, address, size);
+    return new Memory(buffer, address - start, address, size);
+  }
+}
+
+/** The one scratch buffer that all prepared steps share; its content is dead between runs. */
+export class Scratch {
+  buffer = new ArrayBuffer(0);
+  /** Native address of the first usable byte, a multiple of 64. */
+  address = 0;
+  offset = 0;
+  constructor(private readonly addon: Addon) {}
+
+  get bytes(): number {
+    return this.buffer.byteLength;
+  }
+
+  /** Makes room for a step. Steps prepared earlier notice by the address. */
+  reserve(bytes: number): void {
+    if (this.address !== 0 && bytes + alignment <= this.buffer.byteLength) return;
+    this.buffer = orMemoryError(bytes, n => new ArrayBuffer(n));
+    this.addon.adviseHuge(this.buffer);
+    const start = this.addon.address(this.buffer);
+    this.address = alignUp(start);
+    this.offset = this.address - start;
+  }
+
+  /** Gives the buffer back. */
+  clear(): void {
+    this.buffer = new ArrayBuffer(0);
+    this.address = 0;
   }
 }
