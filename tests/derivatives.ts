@@ -1,6 +1,18 @@
-/** Checks of derivatives by finite differences in float64, and of trees of tensors against each other. */
+/** Checks of derivatives by finite differences in float64, of trees of tensors against each other, and of commands. */
 import { expect } from 'vitest';
-import { add, grad, hvp, mul, normal, split, sum, type Tensor, tree } from '../src/index.js';
+import {
+  add,
+  type Backend,
+  grad,
+  hvp,
+  mul,
+  normal,
+  split,
+  sum,
+  Tensor,
+  tree,
+  withBackend,
+} from '../src/index.js';
 
 const axpy = (p: any, step: number, v: any) => tree.map((x, d) => add(x, mul(d, step)), p, v);
 const dot = (a: any, b: any): number =>
@@ -41,4 +53,25 @@ export function expectSameTree(got: unknown, want: unknown, tolerance: number, f
     got,
     want,
   );
+}
+
+/** A function that counts commands of one op while `f` runs on a copy of `base`, its results read. */
+export function counting(base: Backend, name = 'counted') {
+  const seen: string[] = [];
+  const backend: Backend = {
+    ...base,
+    name,
+    run: commands => {
+      seen.push(...commands.map(c => c.op));
+      base.run(commands);
+    },
+  };
+  const count = (op: string, f: () => unknown): number => {
+    withBackend(backend, () => {
+      seen.length = 0;
+      for (const x of tree.leaves(f())) if (x instanceof Tensor) x.dataSync();
+    });
+    return seen.filter(other => other === op).length;
+  };
+  return Object.assign(count, { backend });
 }

@@ -41,7 +41,7 @@ import {
   vjp,
   withBackend,
 } from '../src/index.js';
-import { expectDerivatives, expectSameTree } from './derivatives.js';
+import { counting, expectDerivatives, expectSameTree } from './derivatives.js';
 
 const ref = createRef({ float: 64 });
 use(ref);
@@ -219,7 +219,7 @@ describe('materialise', () => {
   const pieces = ({ code, basis, base }: typeof parts) => projectFull(code, basis, base, shapes);
 
   it('of one projection: one product, the same values and gradients as piece by piece', () => {
-    const counted = counting();
+    const counted = counting(ref);
     const loss = (weave: (ws: FullGenerated[]) => readonly Tensor[]) => (p: typeof parts) =>
       weave(pieces(p)).reduce((total, w) => add(total, sum(tanh(w))), tensor(0));
     const each = (ws: FullGenerated[]) => ws.map(w => w.materialise());
@@ -251,27 +251,6 @@ describe('materialise', () => {
 });
 
 const copyOf = (x: Tensor) => tensor(x.dataSync(), x.shape);
-
-/** Counts commands of one op on a backend of its own. */
-function counting() {
-  const seen: string[] = [];
-  const backend: Backend = {
-    ...ref,
-    name: 'counted',
-    run: commands => {
-      seen.push(...commands.map(c => c.op));
-      ref.run(commands);
-    },
-  };
-  const count = (op: string, f: () => unknown): number => {
-    withBackend(backend, () => {
-      seen.length = 0;
-      for (const x of tree.leaves(f())) if (x !== null) (x as Tensor).dataSync();
-    });
-    return seen.filter(name => name === op).length;
-  };
-  return Object.assign(count, { backend });
-}
 
 describe('a generated weight is opaque', () => {
   const phi = { code: normal(key(0), [2, 3]), basis: normal(key(1), [3, 4, 5]) };
