@@ -325,6 +325,21 @@ onBothTiers(() => {
         await check('matmul', random, { ins: [a, b], outs: [product3(a, b)] });
       });
 
+    onDevice('multiplies enough large matrices for the largest tiles', async () => {
+      const [batch, side, k] = [128, 130, 17];
+      const random = uniform(11);
+      const a = dense([batch, side, k], random);
+      const b = dense([batch, k, side], random);
+      const y = target(gpu, [batch, side, side]);
+      gpu.run([command('matmul', [y], [upload(gpu, a), upload(gpu, b)])]);
+      const got: Dense = { shape: [batch, side, side], data: [...(await gpu.read(y))] };
+      for (let n = 0; n < 3000; n++) {
+        const [t, i, j] = [batch, side, side].map(size => Math.floor(random() * size));
+        const wanted = sum(k, l => at(a, t, i, l) * at(b, t, l, j));
+        expect(Math.abs(at(got, t, i, j) - wanted)).toBeLessThan(1e-5);
+      }
+    });
+
     onDevice('broadcasts a batch by strides of 0, and reads one storage as both factors', async () => {
       const a = dense([4, 4], uniform(3));
       const x = upload(gpu, a);

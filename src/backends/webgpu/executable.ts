@@ -87,11 +87,8 @@ export class PreparedPlan implements Executable {
     this.params = new ParamPages(device, pipelines.paramsLayout);
     this.scratch = scratch.take(plan.buffers);
     this.firstReader = this.findFirstReaders();
-    // Stand-ins with distinct identities: pipelines are made now, buffers are known at the first run.
-    const standIns = plan.externals.map(
-      (_, i): Block => ({ id: -1 - i, bytes: 0, buffer: this.scratch[0]?.buffer }),
-    );
-    this.resolve(standIns);
+    // Pipelines are made now, as if no two externals shared a buffer; which buffers they have is known at a run.
+    this.resolve(plan.externals);
   }
 
   run(externals: readonly Storage[]): void {

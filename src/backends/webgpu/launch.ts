@@ -35,17 +35,19 @@ function elementwise(call: Call): Pass[] {
           source.add(`fn evaluate(i: u32) {\n${lines}${stores.join('')}}\n`);
         },
       },
-      count >= 1 << 18 ? 4 : 1,
+      streaming(count, call.software),
     ),
   ];
 }
 
+/** Elements per thread of kernels that only stream memory: several where enough threads are left. */
+const streaming = (count: number, software: boolean): number => (count >= (software ? 256 : 1 << 18) ? 4 : 1);
+
 /** As words, so that every bit pattern survives. */
-function copy({ ins: [x], outs: [y] }: Call): Pass[] {
+function copy({ ins: [x], outs: [y], software }: Call): Pass[] {
   const words = (operand: Operand): Operand => ({ ...operand, dtype: 'u32' });
-  return [
-    perElement(size(y), { bodies: ['copy'], access: [flat('x', words(x)), flat('y', words(y), 'raw')] }),
-  ];
+  const access = [flat('x', words(x)), flat('y', words(y), 'raw')];
+  return [perElement(size(y), { bodies: ['copy'], access }, streaming(size(y), software))];
 }
 
 function cast({ ins: [x], outs: [y] }: Call): Pass[] {
