@@ -64,7 +64,7 @@ const alias: OpSpec = { name: 'alias', view: x => x, vjp: g => [() => g] };
 function open(): Tape {
   let bit = 1;
   while (runtime.openGradients & bit) bit <<= 1;
-  if (bit <= 0) throw new GraphError('more than 30 gradients are open at once');
+  if (bit <= 0) throw new GraphError('more than 31 gradients are open at once');
   const tape = { bit, nodes: [] };
   tapes.push(tape);
   runtime.openGradients |= bit;
@@ -178,7 +178,7 @@ export function valueAndGrad<P, R extends unknown[], Aux = undefined>(
       } finally {
         close(tape);
       }
-      const [value, aux] = result instanceof Tensor ? [result, undefined as Aux] : result;
+      const [value, aux] = Array.isArray(result) ? result : [result, undefined];
       if (!(value instanceof Tensor) || value.size !== 1)
         throw new ShapeError(
           `grad: the function must return a scalar, got ${value instanceof Tensor ? show(value.shape) : typeof value}`,

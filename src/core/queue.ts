@@ -73,6 +73,10 @@ class Queue {
   }
 }
 
+const failed = new WeakSet<Storage>();
+/** True if the kernel that should have written this storage, or one it depends on, has failed. */
+export const hasFailed = (storage: Storage): boolean => failed.has(storage);
+
 /** Marks the first command's outputs and all that depend on them as failed; returns what can still run. */
 function poison(commands: Command[], failure: KernelFailure): Command[] {
   const why = `${commands[0].op} failed: ${failure.message}`;
@@ -82,6 +86,7 @@ function poison(commands: Command[], failure: KernelFailure): Command[] {
     for (const out of command.outs) {
       bad.add(out.storage);
       out.storage.dead ??= why;
+      failed.add(out.storage);
     }
     return false;
   });

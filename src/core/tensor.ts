@@ -5,12 +5,13 @@ import {
   DisposedError,
   DTypeError,
   GraphError,
+  KernelError,
   MemoryError,
   ScopeError,
   ShapeError,
 } from './errors.js';
 import type { GraphNode } from './grad.js';
-import { enqueue, queueOf, runtime } from './queue.js';
+import { enqueue, hasFailed, queueOf, runtime } from './queue.js';
 import { denseStrides, isDense, type Shape, show, sizeOf } from './shape.js';
 import * as tree from './tree.js';
 
@@ -91,8 +92,8 @@ function abandon(storage: Storage): void {
 
 /** Gives a storage's memory back. Work already queued still sees it; using it afterwards throws DisposedError. */
 export function release(storage: Storage, why: string): void {
-  if (storage.dead || runtime.capture) return;
-  storage.dead = why;
+  if (runtime.capture || (storage.dead && !(storage as Handle).counted)) return;
+  storage.dead ??= why;
   if ((storage as Handle).counted) count(storage, -1);
   if (ghosts.delete(storage)) collected.unregister(storage);
   queueOf(storage.backend).release(storage);
@@ -171,10 +172,13 @@ function readable(t: Tensor): Backend {
   return backend;
 }
 
-/** Throws DisposedError unless the tensor's memory is still its own. */
+/** Throws DisposedError unless the tensor's memory is still its own, KernelError if the kernel that made it failed. */
 export function checkUsable(t: Tensor, op: string): void {
   const { storage, generation } = t.view;
-  if (storage.dead) throw new DisposedError(`${op}: ${t} cannot be used, ${storage.dead}`);
+  if (storage.dead) {
+    const Kind = hasFailed(storage) ? KernelError : DisposedError;
+    throw new Kind(`${op}: ${t} cannot be used, ${storage.dead}`);
+  }
   if (storage.generation !== generation)
     throw new DisposedError(
       `${op}: ${t} cannot be used, a compiled step took its memory over (it was donated)`,
@@ -251,9 +255,10 @@ export function scope<T>(f: () => T): T {
   } finally {
     runtime.scope = outer;
     for (const storage of mine) {
-      if (storage.dead) continue;
-      if (kept.has(storage) || runtime.openGradients !== 0) outer ? outer.push(storage) : abandon(storage);
-      else release(storage, 'the scope that made it has ended');
+      const stays = !storage.dead && (kept.has(storage) || runtime.openGradients !== 0);
+      if (!stays) release(storage, 'the scope that made it has ended');
+      else if (outer) outer.push(storage);
+      else abandon(storage);
     }
   }
 }
