@@ -1,12 +1,16 @@
 /** Shader text to pipelines, buffers to bind groups: both cached, both counted. */
-import type { WeightloomError } from '../../core/errors.js';
+import { MemoryError, type WeightloomError } from '../../core/errors.js';
 import type { Device } from './device.js';
 import { type Block, Lru } from './memory.js';
 import { MAX_PARAMS } from './source.js';
 
 const PIPELINES = 4096;
-/** Drivers fail at tens of thousands of live bind groups (lavapipe at 60,000), so few are kept. */
+/**
+ * Drivers crash at tens of thousands of live bind groups (lavapipe at 60,000). Few are kept; but those dropped live on
+ * until the garbage collector finalizes them, which it does only between tasks of the event loop.
+ */
 const BIND_GROUPS = 4096;
+const BIND_GROUPS_PER_TASK = 32768;
 const COMPUTE_STAGE = 0x4;
 
 export interface Layout {
@@ -28,6 +32,7 @@ export class Pipelines {
   private readonly layouts = new Map<string, Layout>();
   private readonly pipelines = new Lru<string, Pipeline>(PIPELINES);
   private readonly groups = new Lru<string, GPUBindGroup>(BIND_GROUPS);
+  private madeInTask = 0;
   /** The layout of group 1: a parameter block at a dynamic offset. */
   readonly paramsLayout: GPUBindGroupLayout;
   /** Made so far. */
@@ -69,14 +74,30 @@ export class Pipelines {
     return this.pipelines.set(code, pipeline);
   }
 
+  /** Throws MemoryError if too many had to be made without the event loop coming round. */
   bindGroup(layout: Layout, blocks: readonly Block[]): GPUBindGroup {
     let key = `${layout.id}`;
     for (const block of blocks) key += `,${block.id}`;
     const known = this.groups.get(key);
     if (known) return known;
+    this.countInTask();
     this.made.bindGroups++;
     const entries = blocks.map(({ buffer }, binding) => ({ binding, resource: { buffer } }));
     return this.groups.set(key, this.device.gpu.createBindGroup({ layout: layout.group, entries }));
+  }
+
+  private countInTask(): void {
+    if (this.madeInTask++ === 0) {
+      const timer: unknown = setTimeout(() => {
+        this.madeInTask = 0;
+      }, 0);
+      // Node's timers would keep the process alive; the browser's are numbers.
+      (timer as { unref?: () => void }).unref?.();
+    }
+    if (this.madeInTask > BIND_GROUPS_PER_TASK)
+      throw new MemoryError(
+        `${BIND_GROUPS_PER_TASK} bindings of buffers were made in one task of the event loop, which frees none of them: await sync() or a read now and then`,
+      );
   }
 
   private layout(signature: string): Layout {
