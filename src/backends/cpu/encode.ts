@@ -35,6 +35,51 @@ const asWord = new Int32Array(floatBits.buffer);
 const isSingle = ({ inputs, code, outs }: Expr) =>
   code.length === 1 && outs.length === 1 && outs[0] === inputs;
 
+/** An instruction with the register it defines, as the addon names it. */
+interface NativeInstruction {
+  readonly opcode: number;
+  readonly args: readonly number[];
+  readonly result: number;
+}
+
+/**
+ * The expression's instructions, an arithmetic one whose result only the next arithmetic one reads joined with that
+ * one where the addon has the pair: it saves a pass over the block. Null if a scalar is unknown to the addon.
+ */
+function joined(
+  { inputs, code, outs }: Expr,
+  scalars: Vocabulary['scalars'],
+): readonly NativeInstruction[] | null {
+  const uses = new Int32Array(inputs + code.length);
+  for (const { args } of code) for (const r of args) if (r >= 0) uses[r]++;
+  for (const r of outs) if (r >= 0) uses[r] += 2;
+  const joinedInto = new Set<number>();
+  const result: NativeInstruction[] = [];
+  const paired = new Set<number>();
+  for (let j = 0; j < code.length; j++) {
+    const { scalar, args } = code[j];
+    let opcode = scalars.get(scalar.name);
+    if (opcode === undefined) return null;
+    let operands = args;
+    for (let side = 0; side < 2 && args.length === 2; side++) {
+      const at = args[side] - inputs;
+      if (at < 0 || uses[args[side]] !== 1 || paired.has(at)) continue;
+      const first = code[at].scalar.name === 'square' ? 'mul' : code[at].scalar.name;
+      const reversed = side === 1 && (scalar.name === 'sub' || scalar.name === 'div');
+      const pair = scalars.get(`${first};${reversed ? 'r' : ''}${scalar.name}`);
+      if (pair === undefined) continue;
+      const [a, b] = code[at].args;
+      opcode = pair;
+      operands = [a, b ?? a, args[1 - side]];
+      joinedInto.add(inputs + at);
+      paired.add(j);
+      break;
+    }
+    result.push({ opcode, args: operands, result: inputs + j });
+  }
+  return result.filter(instruction => !joinedInto.has(instruction.result));
+}
+
 /** A growing list of command words. */
 export class Encoder {
   words = new Int32Array(4096);
@@ -130,9 +175,10 @@ export class Encoder {
 
   /** Appends an expression as `ExprCode` in native/kernels/expr.inc wants it; false if a scalar is unknown there. */
   private expr(expr: Expr): boolean {
-    const { inputs, immediates, code, outs } = expr;
-    const { scalars } = this.vocabulary;
-    const registers = inputs + code.length;
+    const { inputs, immediates, outs } = expr;
+    const code = joined(expr, this.vocabulary.scalars);
+    if (code === null) return false;
+    const registers = inputs + expr.code.length;
     const lastRead = new Int32Array(registers).fill(-1);
     // The out that an instruction computes in place; other outs are copies made at the end.
     const outOf = new Int32Array(registers).fill(-1);
@@ -154,7 +200,7 @@ export class Encoder {
         if (r < 0 || lastRead[r] !== j || tempOf[r] < 0 || freed.includes(tempOf[r])) continue;
         freed.push(tempOf[r]);
       }
-      if (outOf[inputs + j] < 0) tempOf[inputs + j] = freed.pop() ?? temps++;
+      if (outOf[code[j].result] < 0) tempOf[code[j].result] = freed.pop() ?? temps++;
     }
     const firstOut = firstTemp + temps;
     const operand = (r: number): number =>
@@ -174,20 +220,19 @@ export class Encoder {
       words[at++] = asWord[0];
     }
     for (let k = 0; k < inputs; k++) words[at++] = lastRead[k];
-    for (let j = 0; j < code.length; j++) if (outOf[inputs + j] >= 0) definition[outOf[inputs + j]] = j;
+    for (let j = 0; j < code.length; j++)
+      if (outOf[code[j].result] >= 0) definition[outOf[code[j].result]] = j;
     copies.forEach((k, i) => {
       definition[k] = code.length + i;
     });
     for (const j of definition) words[at++] = j;
     for (let j = 0; j < code.length; j++) {
-      const { scalar, args } = code[j];
-      const opcode = scalars.get(scalar.name);
-      if (opcode === undefined) return false;
+      const { opcode, args, result } = code[j];
       words[at++] = opcode;
-      words[at++] = operand(inputs + j);
+      words[at++] = operand(result);
       for (let k = 0; k < 3; k++) words[at++] = k < args.length ? operand(args[k]) : 0;
     }
-    const copy = scalars.get('copy')!;
+    const copy = this.vocabulary.scalars.get('copy')!;
     for (const k of copies) {
       words[at++] = copy;
       words[at++] = firstOut + k;
