@@ -236,6 +236,16 @@ describe('materialise', () => {
     expect(products(flat, p => [...pieces(p), ...pieces({ ...p, code: add(p.code, 1) })])).toBe(2);
   });
 
+  it('of one projection, one piece of it stopped: that piece alone gets no gradient', () => {
+    const loss = (freeze: boolean) => (p: typeof parts) => {
+      const [first, ...others] = pieces(p);
+      const woven = materialise([freeze ? stopGradient(first) : first, ...others]);
+      return woven.reduce((total, w) => add(total, sum(tanh(w))), tensor(0));
+    };
+    const [all, frozen] = [false, true].map(freeze => Array.from(grad(loss(freeze))(parts).base.dataSync()));
+    expect(frozen).toEqual(all.map((v, i) => (i < 6 ? 0 : v)));
+  });
+
   it('refuses parts that do not fit, naming both', () => {
     const z = (...shape: number[]) => normal(key(0), shape);
     expect(() => new FullGenerated(z(2, 3), z(4, 5))).toThrow(/code \[2,3\] and basis \[4,5\]/);
@@ -262,6 +272,7 @@ describe('a generated weight is opaque', () => {
     ['add', () => add(asTensor, 1)],
     ['mul', () => mul(normal(key(2), [4, 5]), asTensor)],
     ['matmul', () => matmul(asTensor, normal(key(2), [5, 2]))],
+    ['matmul of wrong sizes', () => matmul(asTensor, normal(key(2), [7, 2]))],
     ['sum', () => sum(asTensor)],
     ['reshape', () => reshape(asTensor, [40])],
     ['concat', () => concat([asTensor, asTensor])],
