@@ -118,13 +118,13 @@ async function loadFamily(path: string): Promise<TaskFamily> {
 const forFamily = (family: TaskFamily, options: RecipeOptions): Recipe =>
   family.kind === 'regression' ? regression(family, options.method) : classification(family, options.method);
 
-/** Adam whose rate rises for 200 steps and falls to a hundredth along a cosine; gradients have norm 1 at most. */
+/** Adam whose rate rises for 200 steps and falls to a hundredth along a cosine; gradients have norm `clip` at most. */
 const adamTo =
-  (peak: number) =>
+  (peak: number, clip: number) =>
   (steps: number): Transform<any> => {
     const rise = Math.min(200, Math.ceil(steps / 10));
     const rate = cosineSchedule(peak, Math.max(steps - rise, 1), { floor: 0.01 });
-    return chain(clipByGlobalNorm(1), adam(warmupSchedule(rise, rate)));
+    return chain(clipByGlobalNorm(clip), adam(warmupSchedule(rise, rate)));
   };
 
 /** 10 support rows, as in the sinusoid experiments of Finn et al. 2017; the target is their 40-40 network. */
@@ -134,7 +134,7 @@ function regression(family: TaskFamily, method: Method): Recipe {
       `protonet compares classes and ${family.name} is regression; expected hypernet, maml or fomaml`,
     );
   const target = serial(dense(40), relu, dense(40), relu, dense(family.outSize, { gain: 1 }));
-  const common = { task: family.name, optimiser: adamTo(1e-3), record: {} };
+  const common = { task: family.name, optimiser: adamTo(1e-3, 1), record: {} };
   const testing = { family, tasks: 100, shots: 10, queries: 50 };
   if (method === 'hypernet') {
     const training = { family, tasks: 32, shots: 10, queries: 20 };
@@ -149,7 +149,7 @@ function regression(family: TaskFamily, method: Method): Recipe {
     const example = () => drawEpisodes(family, { split: 'train', seed: 0, first: 0, ...sizes }).support;
     return {
       ...common,
-      optimiser: adamTo(2e-3),
+      optimiser: adamTo(2e-3, 1),
       learner: hypernetLearner(hyper, example),
       training,
       testing,
@@ -175,7 +175,7 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     training: { family, tasks: 4, shots: 1, queries: 5 },
     testing: { family, tasks: 10, shots: 1, queries: 15 },
     steps: 3000,
-    optimiser: adamTo(1e-3),
+    optimiser: adamTo(3e-3, 10),
     record: {},
   };
   const plain = prototypes(embed, inShape);

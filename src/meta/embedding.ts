@@ -2,6 +2,7 @@ import type { Shape } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import { conv2d, defineLayer, flatten, type Layer, maxPool, ParamSpec, serial } from '../nn/index.js';
 import { add, mean, mul, relu, rsqrt, square, sub } from '../ops/index.js';
+import { vectorFor } from '../ops/linear.js';
 
 const none = { in: 1, out: 1, gain: 1 };
 
@@ -21,17 +22,17 @@ export const imageNorm = ({ eps = 1e-5 } = {}): Layer<{ scale: Tensor; shift: Te
       const axes = [-3, -2, -1];
       const centred = sub(x, mean(x, axes, { keepDims: true }));
       const inverse = rsqrt(add(mean(square(centred), axes, { keepDims: true }), eps));
-      return add(mul(mul(centred, inverse), scale), shift);
+      return add(mul(mul(centred, inverse), vectorFor(x, scale)), vectorFor(x, shift));
     },
   });
 
 /**
- * The four-block embedding of few-shot learning (Vinyals et al., NeurIPS 2016): 3x3 convolution, 2x2 maximum, norm,
- * relu, four times, flattened. 28 x 28 pixels become `channels` numbers. The maximum comes before the norm, not after
- * the relu, which costs a quarter of the memory traffic; the norm is `imageNorm`, so nothing is transductive.
+ * The four-block embedding of few-shot learning (Vinyals et al., NeurIPS 2016): 3x3 convolution, 2x2 maximum, norm and
+ * relu, four times, flattened; the last block has no relu, so that an embedding may point anywhere. 28 x 28 pixels
+ * become `channels` numbers. The maximum comes before the norm, not after the relu, which costs a quarter of the
+ * memory traffic; the norm is `imageNorm`, so nothing is transductive.
  */
-export const conv4 = (channels: number): Layer =>
-  serial(
-    ...Array.from({ length: 4 }, () => [conv2d(channels, 3), maxPool(2), imageNorm(), relu]).flat(),
-    flatten(3),
-  );
+export function conv4(channels: number): Layer {
+  const block = () => [conv2d(channels, 3), maxPool(2), imageNorm()];
+  return serial(...block(), relu, ...block(), relu, ...block(), relu, ...block(), flatten(3));
+}
