@@ -17,7 +17,7 @@ export {
   projectFull,
   type Weight,
 } from './generated.js';
-export { type LinearOptions, linear, planOf, type Rows } from './linear.js';
+export { type LinearOptions, linear, planOf, type Rows, vectorFor } from './linear.js';
 export * from './matmul.js';
 export * from './norm.js';
 export * from './pool.js';
