@@ -46,13 +46,6 @@ async function findGpu(): Promise<GPU> {
   }
 }
 
-export interface DeviceOptions {
-  /** Which adapter to prefer where there are several. 'high-performance' unless stated. */
-  readonly powerPreference?: GPUPowerPreference;
-  /** Which kernels to use: those for adapters that run on the CPU, or those for GPUs. Found out unless stated. */
-  readonly software?: boolean;
-}
-
 /** A device with its traits, and the first failure nobody has been told of yet. */
 export class Device {
   private failure: WeightloomError | null = null;
@@ -78,9 +71,11 @@ export class Device {
   }
 
   /** Asks for an adapter and a device. Throws NoAdapterError with the reason. */
-  static async open({ powerPreference, software }: DeviceOptions): Promise<Device> {
+  static async open(options: { powerPreference?: GPUPowerPreference; software?: boolean }): Promise<Device> {
     const gpu = await findGpu();
-    const adapter = await gpu.requestAdapter({ powerPreference: powerPreference ?? 'high-performance' });
+    const adapter = await gpu.requestAdapter({
+      powerPreference: options.powerPreference ?? 'high-performance',
+    });
     if (!adapter)
       throw new NoAdapterError('WebGPU is present but offers no adapter (is a Vulkan driver installed?)');
     const limits = Object.fromEntries(WANTED.map(name => [name, adapter.limits[name]])) as Limits;
@@ -91,7 +86,7 @@ export class Device {
       throw new NoAdapterError(`the adapter '${nameOf(adapter.info)}' gave no device: ${cause}`, { cause });
     }
     const emulated = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(nameOf(adapter.info));
-    return new Device(device, adapter.info, limits, software ?? emulated);
+    return new Device(device, adapter.info, limits, options.software ?? emulated);
   }
 
   get name(): string {

@@ -65,6 +65,7 @@ interface Services {
   readonly made: Made;
 }
 
+/** A plan whose pipelines, scratch buffers and bind groups exist: a run only re-encodes them, in one pass and submit. */
 export class PreparedPlan implements Executable {
   private readonly scratch: Block[];
   private readonly params: ParamPages;

@@ -11,7 +11,7 @@ import type {
 } from '../../core/backend.js';
 import { KernelFailure } from '../../core/backend.js';
 import { BackendError, KernelError } from '../../core/errors.js';
-import { Device, type DeviceOptions } from './device.js';
+import { Device } from './device.js';
 import { groupOf, type Made, ParamPages, Recording } from './encoder.js';
 import { PreparedPlan, Scratch } from './executable.js';
 import { denseStrides, isDense, product } from './kernel.js';
@@ -20,13 +20,19 @@ import { type Block, MAP_READ, Pool, USAGE } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
 
-export type { DeviceOptions as WebGPUOptions } from './device.js';
+/** How a device is chosen and used. */
+export interface WebGPUOptions {
+  /** Which adapter to prefer where there are several. 'high-performance' unless stated. */
+  readonly powerPreference?: 'low-power' | 'high-performance';
+  /** Which kernels to use: those for adapters that run on the CPU, or those for GPUs. Found out unless stated. */
+  readonly software?: boolean;
+}
 
 /**
  * Opens a WebGPU device: the browser's where there is `navigator.gpu`, else through the npm package `webgpu`.
  * Throws NoAdapterError with the reason.
  */
-export async function createWebGPU(options: DeviceOptions = {}): Promise<Backend> {
+export async function createWebGPU(options: WebGPUOptions = {}): Promise<Backend> {
   return new WebGPUBackend(await Device.open(options));
 }
 

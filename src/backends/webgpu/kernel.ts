@@ -34,7 +34,9 @@ export type Lowering = (call: Call) => Pass[];
 /** Threads of a workgroup of the kernels that have one thread per element. */
 export const WIDTH = 64;
 
+/** The product of all sizes; 1 if there is none. */
 export const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
+/** How many elements an operand has. */
 export const size = (operand: Operand): number => product(operand.shape);
 
 /** True if the elements lie one after the other in row-major order. */

@@ -111,7 +111,7 @@ function scatterAdd(call: Call): Pass[] {
   const segments = Math.ceil(params.size / segment);
   return [
     perElement(columns * segments, {
-      bodies: ['scatter_add'],
+      bodies: ['scatterAdd'],
       params: { ...params, segment, segments },
       access: [
         { name: 'src', operand: src, groups: taken },
@@ -127,7 +127,7 @@ function oneHot({ ins: [index], outs: [y] }: Call): Pass[] {
   const rank = index.shape.length;
   return [
     perElement(size(y), {
-      bodies: ['one_hot'],
+      bodies: ['oneHot'],
       params: { depth: y.shape[rank] },
       access: [flat('index', index), { name: 'y', operand: y, groups: [rank, 1], store: 'raw' }],
     }),
@@ -173,7 +173,7 @@ function maxPool(call: Call): Pass[] {
   const [y, index] = call.outs;
   return [
     perElement(size(y), {
-      bodies: ['max_pool'],
+      bodies: ['maxPool'],
       params: poolSizes(call, x, y),
       access: [byAxis('x', x), byAxis('y', y, 'raw'), byAxis('index', index, 'raw')],
     }),
@@ -185,7 +185,7 @@ function maxPoolTake(call: Call): Pass[] {
   const [y] = call.outs;
   return [
     perElement(size(y), {
-      bodies: ['max_pool_take'],
+      bodies: ['maxPoolTake'],
       params: poolSizes(call, x, y, false),
       access: [byAxis('x', x), byAxis('index', index), byAxis('y', y, 'raw')],
     }),
@@ -197,7 +197,7 @@ function sumPool(call: Call): Pass[] {
   const [y] = call.outs;
   return [
     perElement(size(y), {
-      bodies: ['sum_pool'],
+      bodies: ['sumPool'],
       params: poolSizes(call, x, y),
       access: [byAxis('x', x), byAxis('y', y, 'raw')],
     }),
@@ -209,7 +209,7 @@ function maxPoolScatter(call: Call): Pass[] {
   const [dx] = call.outs;
   return [
     perElement(size(dx), {
-      bodies: ['max_pool_scatter', 'pool_adjoint'],
+      bodies: ['maxPoolScatter', 'poolAdjoint'],
       params: poolSizes(call, dx, g),
       access: [byAxis('g', g), byAxis('index', index), byAxis('dx', dx, 'raw')],
     }),
@@ -221,7 +221,7 @@ function sumPoolSpread(call: Call): Pass[] {
   const [dx] = call.outs;
   return [
     perElement(size(dx), {
-      bodies: ['sum_pool_spread', 'pool_adjoint'],
+      bodies: ['sumPoolSpread', 'poolAdjoint'],
       params: poolSizes(call, dx, g),
       access: [byAxis('g', g), byAxis('dx', dx, 'raw')],
     }),
@@ -237,7 +237,7 @@ function raggedMatmul(call: Call): Pass[] {
   const columnThreads = Math.ceil(n / columns);
   return [
     perElement(rows * columnThreads, {
-      bodies: ['ragged_matmul'],
+      bodies: ['raggedMatmul'],
       constants: { COLUMNS: columns },
       params: { k, n, tasks, column_threads: columnThreads },
       access: [byAxis('x', x), byAxis('w', w), flat('offset', offsets), byAxis('y', y, 'raw')],

@@ -37,7 +37,7 @@ const power = (x: number, most: number): number => Math.min(most, 2 ** Math.ceil
 
 /** Software adapters: 8 x 8 results per thread and no barriers; 8 neighbouring threads fill a vector register. */
 function softwareTiling({ m, n }: Product): Tiling {
-  const body = 'matmul_direct';
+  const body = 'matmulDirect';
   if (n < 4) return { body, rows: m > 8 ? 4 : 1, columns: power(n, 4), threadsM: 8, threadsN: 1 };
   const rows = m === 1 ? 1 : m <= 4 ? 4 : 8;
   return { body, rows, columns: power(n / 8, 8), threadsM: 1, threadsN: 8 };
@@ -49,9 +49,9 @@ function gpuTiling({ m, n, k, batch }: Product): Tiling {
     const large = Math.floor(m / 128) * Math.floor(n / 128) * batch >= 128;
     const side = large ? 8 : 4;
     const tileK = large ? 8 : 16;
-    return { body: 'matmul_tiled', rows: side, columns: side, threadsM: 16, threadsN: 16, tileK };
+    return { body: 'matmulTiled', rows: side, columns: side, threadsM: 16, threadsN: 16, tileK };
   }
-  const body = 'matmul_direct';
+  const body = 'matmulDirect';
   if (m === 1) return { body, rows: 1, columns: 1, threadsM: 1, threadsN: 64 };
   if (n === 1) return { body, rows: 1, columns: 1, threadsM: 64, threadsN: 1 };
   return { body, rows: power(m / 8, 4), columns: power(n / 8, 4), threadsM: 8, threadsN: 8 };
@@ -76,7 +76,7 @@ function multiply(call: Call, p: Product): Pass[] {
   const groups = parts === 1 ? p.groups : [1, 1, 1];
   const workgroups = tilesM * tilesN * p.batch * parts;
   const pass: Pass = {
-    bodies: [...(p.bodies ?? []), ...(p.ranged ? [] : ['matmul_range']), t.body],
+    bodies: [...(p.bodies ?? []), ...(p.ranged ? [] : ['matmulRange']), t.body],
     constants: {
       ...p.constants,
       ROWS: t.rows,
@@ -109,6 +109,7 @@ function epilogueOf(call: Call): 'raw' | Epilogue {
 
 const contiguousLast = (x: Operand): boolean => x.strides.at(-1) === 1 || x.shape.at(-1) === 1;
 
+/** y[..., m, n] = a[..., m, k] b[..., k, n], over any strides; then `attrs.epilogue`. */
 export function matmul(call: Call): Pass[] {
   const [a, b] = call.ins;
   const rank = a.shape.length - 2;
@@ -154,7 +155,7 @@ function convolutionSizes(call: Call, x: Operand, w: Operand, y: Operand): Recor
 
 const AXES = [1, 1, 1, 1, 1];
 
-/** m is (image, oh, ow), n an output channel, k is (kh, kw, c). */
+/** x [T,N,H,W,C] with w [T,KH,KW,C,O]: m is (image, oh, ow), n an output channel, k is (kh, kw, c). */
 export function conv2d(call: Call): Pass[] {
   const [x, w] = call.ins;
   const y = call.outs[0];
@@ -176,7 +177,7 @@ export function conv2d(call: Call): Pass[] {
   });
 }
 
-/** m is (image, h, w), n an input channel, k is (kh, kw, o). */
+/** The adjoint of conv2d in x: m is (image, h, w), n an input channel, k is (kh, kw, o). */
 export function conv2dInput(call: Call): Pass[] {
   const [g, w] = call.ins;
   const dx = call.outs[0];
@@ -191,14 +192,14 @@ export function conv2dInput(call: Call): Pass[] {
       { name: 'g', operand: g, groups: AXES },
       { name: 'w', operand: w, groups: AXES },
     ],
-    bodies: ['conv2d_input'],
+    bodies: ['conv2dInput'],
     constants,
     aByRows: true,
     bByRows: false,
   });
 }
 
-/** m is (kh, kw, c), n an output channel, k is (image, oh, ow). */
+/** The adjoint of conv2d in w: m is (kh, kw, c), n an output channel, k is (image, oh, ow). */
 export function conv2dFilter(call: Call): Pass[] {
   const [x, g] = call.ins;
   const dw = call.outs[0];
@@ -213,7 +214,7 @@ export function conv2dFilter(call: Call): Pass[] {
       { name: 'x', operand: x, groups: AXES },
       { name: 'b', operand: g, groups: [1, 3, 1] },
     ],
-    bodies: ['conv2d_filter'],
+    bodies: ['conv2dFilter'],
     constants,
     aByRows: false,
     bByRows: true,
@@ -235,7 +236,7 @@ export function raggedOuter(call: Call): Pass[] {
       { name: 'g', operand: g, groups: [1, 1] },
       { name: 'offset', operand: offsets, groups: [1] },
     ],
-    bodies: ['ragged_outer'],
+    bodies: ['raggedOuter'],
     aByRows: false,
     bByRows: true,
     ranged: true,

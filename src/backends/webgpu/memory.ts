@@ -1,7 +1,7 @@
 /** GPU buffers, recycled by size class. */
 import type { Device } from './device.js';
 
-/** The values of GPUBufferUsage and GPUMapMode, which Node has no globals for. */
+/** The values of GPUBufferUsage, which Node has no global for. */
 export const USAGE = {
   mapRead: 0x1,
   copySource: 0x4,
@@ -9,6 +9,7 @@ export const USAGE = {
   uniform: 0x40,
   storage: 0x80,
 } as const;
+/** The value of GPUMapMode.READ. */
 export const MAP_READ = 0x1;
 
 /** One GPUBuffer with the identity that bind groups are cached by. Its size may exceed what was asked for. */

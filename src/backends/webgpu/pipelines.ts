@@ -28,6 +28,7 @@ export interface Pipeline {
   error: WeightloomError | null;
 }
 
+/** The caches of pipelines (by shader text) and bind groups (by buffers). */
 export class Pipelines {
   private readonly layouts = new Map<string, Layout>();
   private readonly pipelines = new Lru<string, Pipeline>(PIPELINES);

@@ -45,6 +45,7 @@ export function operandsOf<B>(buffers: readonly B[], offsets: readonly number[])
   return { buffers: distinct, slots, offsets };
 }
 
+/** The cache of what commands become. */
 export class Recipes {
   private readonly recipes = new Lru<string, Recipe>(RECIPES);
 
