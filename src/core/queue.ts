@@ -96,6 +96,7 @@ const queues = new WeakMap<Backend, Queue>();
 let lastBackend: Backend | null = null;
 let lastQueue: Queue | null = null;
 
+/** The queue of a backend, made when it is first asked for. */
 export function queueOf(backend: Backend): Queue {
   if (backend === lastBackend) return lastQueue!;
   let queue = queues.get(backend);

@@ -34,6 +34,7 @@ export function isDense(shape: Shape, strides: Shape): boolean {
 /** `[2,3]`, for messages. */
 export const show = (shape: Shape): string => `[${shape.join(',')}]`;
 
+/** True if two shapes (or stride lists) are equal. */
 export function sameShape(a: Shape, b: Shape): boolean {
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
