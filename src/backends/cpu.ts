@@ -5,12 +5,11 @@
 import type { Backend, Command, Executable, Plan, Storage, TypedArray, View } from '../core/backend.js';
 import { KernelFailure } from '../core/backend.js';
 import { BackendError, KernelError } from '../core/errors.js';
-import { hasOp, opNamed } from '../core/op.js';
 import { isDense, sizeOf } from '../core/shape.js';
 import { type Addon, loadAddon, type NativeProgram } from './cpu/addon.js';
 import { Encoder, type Vocabulary } from './cpu/encode.js';
 import { Allocator, arrayOn, type Memory, Scratch } from './cpu/memory.js';
-import { runReference } from './ref.js';
+import { hasReference, runReference } from './ref.js';
 
 export interface CpuOptions {
   /** Threads kernels may use, the caller's among them. Default: WEIGHTLOOM_THREADS, else the CPUs of this process. */
@@ -56,7 +55,7 @@ class Cpu implements Backend {
   }
 
   has(kernel: string): boolean {
-    return this.vocabulary.kernels.has(kernel) || (hasOp(kernel) && opNamed(kernel).ref !== undefined);
+    return this.vocabulary.kernels.has(kernel) || hasReference(kernel);
   }
 
   run(commands: readonly Command[]): void {

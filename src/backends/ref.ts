@@ -46,6 +46,9 @@ function gather(view: View, memory: TypedArray): TypedArray {
   return out;
 }
 
+/** Whether `runReference` can run this kernel. */
+export const hasReference = (kernel: string): boolean => hasOp(kernel) && opNamed(kernel).ref !== undefined;
+
 /** Runs one command by its op's reference loop on memory found through `array`. */
 export function runReference(command: Command, array: (storage: Storage) => TypedArray): void {
   const ins: Dense[] = command.ins.map(v => ({ data: gather(v, array(v.storage)), shape: v.shape }));
@@ -98,7 +101,7 @@ export function createRef({ float = 32 }: RefOptions = {}): Backend {
   return {
     name: 'ref',
     limits: { maxBindings: Infinity, packing: 'buffers', epilogue: new Set(), prologue: new Set() },
-    has: kernel => hasOp(kernel) && opNamed(kernel).ref !== undefined,
+    has: hasReference,
     run,
     prepare: (plan: Plan): Executable => prepare(plan, run),
     write: (storage, values) => array(storage).set(values),
