@@ -93,6 +93,26 @@ describe('the inner loop, in float64', () => {
     expect([...values(adapted.a), ...values(adapted.b)]).toEqual([0, 1.5]);
   });
 
+  test('a part may adapt alone; the rest still gets its gradient', () => {
+    const data = episodes(3);
+    const steps = { steps: 2, learningRate: 0.05 };
+    const headOnly = ([body, head]: Net) => {
+      const heads = perTask(head, 3);
+      const inner = (h: Net[number]) => sum(taskLosses(predict([body, h], data.support.x), data.support.y));
+      return mean(taskLosses(predict([body, adapt(inner, heads, steps)], data.query.x), data.query.y));
+    };
+    const params = network(2);
+    const exact = grad(headOnly)(params);
+    const h = 1e-5;
+    const moved = (by: number) =>
+      headOnly([{ ...params[0], w: add(params[0].w, by) }, params[1]]).dataSync()[0];
+    const slope = (moved(h) - moved(-h)) / (2 * h);
+    expect(values(sum(exact[0].w))[0]).toBeCloseTo(slope, 6);
+    expect(Math.abs(slope)).toBeGreaterThan(1e-3);
+    const all = valueAndGrad(outer(2, 0.05, false))(params, data);
+    expect(headOnly(params).dataSync()[0]).not.toBeCloseTo(values(all.value)[0], 6);
+  });
+
   test('the second-order gradient equals finite differences', () => {
     const params = network(2);
     const data = episodes(3);

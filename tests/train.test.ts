@@ -1,10 +1,19 @@
 /** The commands `train` and `eval`, run as a user runs them. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
+import { dataFolder } from '../src/data/path.js';
 import { readSafetensors, writeSafetensors } from '../src/io/safetensors.js';
 
 const dist = join(import.meta.dirname, '../dist/src');
@@ -57,15 +66,16 @@ const contents = (path: string) =>
     readdirSync(path).map(name => [name, readFileSync(join(path, name)).toString('base64')]),
   );
 
-/** Resolves once the run in `out` has saved a checkpoint; fails if it ends before. */
-async function untilSaved(out: string, ended: Promise<Ended>): Promise<void> {
+/** Resolves once `happened`; fails if the process ends before. */
+async function until(happened: () => boolean, ended: Promise<Ended>): Promise<void> {
   let over: Ended | null = null;
   void ended.then(result => (over = result));
-  while (!existsSync(checkpointIn(out))) {
-    expect(over, 'the run ended before it saved').toBe(null);
+  while (!happened()) {
+    expect(over, 'the run ended too early').toBe(null);
     await new Promise(resolve => setTimeout(resolve, 20));
   }
 }
+const untilSaved = (out: string, ended: Promise<Ended>) => until(() => existsSync(checkpointIn(out)), ended);
 
 /** A few tasks are enough where the figure itself is not what is tested. */
 const quick = ['--backend', 'cpu', '--tasks', '4'];
@@ -213,6 +223,18 @@ describe('resuming', () => {
     expect(lines).toHaveLength(Number(step));
   });
 
+  test('SIGINT in an evaluation ends it at once', async () => {
+    const out = folder();
+    const args = ['--backend', 'ref', '--tasks', '100000', '--out', out];
+    const { child, ended } = begin(['train', 'sinusoid', ...args]);
+    await until(() => existsSync(out), ended);
+    child.kill('SIGINT');
+    const { code, stdout } = await ended;
+    expect(code).toBe(130);
+    expect(stdout).toBe('');
+    expect(readdirSync(out)).toEqual([]);
+  });
+
   test('an option that contradicts the checkpoint is refused', async () => {
     const out = folder();
     await json('train', 'sinusoid', ...quick, '--steps', '3', '--out', out);
@@ -351,6 +373,17 @@ describe('what goes wrong', () => {
     expect(stderr.trimEnd().split('\n')).toHaveLength(1);
     expect(stdout).toBe('');
     expect(code).toBe(exit);
+  });
+
+  test('an archive cut short', async () => {
+    const data = join(root, 'data/omniglot');
+    mkdirSync(data, { recursive: true });
+    for (const name of ['images_background.zip', 'images_evaluation.zip'])
+      writeFileSync(join(data, name), readFileSync(join(dataFolder('omniglot'), name)).subarray(0, 50_000));
+    const { code, stderr } = await weightloom('train', 'omniglot', '--data', './data', '--out', './never');
+    expect(stderr).toMatch(/images_background\.zip.*ERR_DATA/);
+    expect(code).toBe(1);
+    expect(existsSync(join(root, 'never'))).toBe(false);
   });
 
   test('damaged and foreign checkpoints are refused and stay as they are', async () => {

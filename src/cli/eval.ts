@@ -35,10 +35,11 @@ export async function evalCommand(args: string[]): Promise<number> {
   const backend = await init({ backend: options.backend, threads: options.threads });
   try {
     const { params } = unpackState(startOf(recipe, settings), file, checkpoint);
-    const score = await evaluateOn(recipe, recipe.learner, params, tasks, settings.seed);
+    const which = { tasks, seed: settings.seed };
+    const score = await evaluateOn(recipe, recipe.learner, params, which);
     const { baseline } = recipe;
     if (baseline) {
-      const plainer = await evaluateOn(recipe, baseline.learner, params, tasks, settings.seed);
+      const plainer = await evaluateOn(recipe, baseline.learner, params, which);
       console.error(`${baseline.name} of the same embedding: ${describeResult(plainer)}`);
     }
     const { metric, mean, ci95 } = score;

@@ -85,18 +85,21 @@ export function checkGiven(given: Readonly<Record<string, unknown>>, settings: o
   }
 }
 
-/** The learner's score on the first `tasks` unseen tasks of a seed. */
+/** The learner's score on the first `tasks` unseen tasks of a seed. Rejects with the signal's reason if it aborts. */
 export async function evaluateOn(
   { testing }: Recipe,
   learner: Learner,
   params: unknown,
-  tasks: number,
-  seed: number,
+  { tasks, seed, signal }: { tasks: number; seed: number; signal?: AbortSignal },
 ): Promise<Result> {
   const { family, tasks: batchTasks, shots, queries } = testing;
   const draw = (first: number, count: number): Episodes =>
     drawEpisodes(family, { split: 'test', seed, first, tasks: count, shots, queries });
-  const scores = await evaluate(queryScores(learner, family.outSize), params, draw, { tasks, batchTasks });
+  const scores = await evaluate(queryScores(learner, family.outSize), params, draw, {
+    tasks,
+    batchTasks,
+    signal,
+  });
   return { metric: metricOf(family), ...summarise(scores) };
 }
 

@@ -72,16 +72,18 @@ export async function trainCommand(args: string[]): Promise<number> {
   process.on('SIGINT', onInterrupt);
   try {
     const result = await run(task, options, interrupt.signal);
-    if (!result) return 130;
     console.log(options.json ? JSON.stringify(result) : summary(result));
     return 0;
+  } catch (error) {
+    if (error === interrupt.signal.reason) return 130;
+    throw error;
   } finally {
     process.off('SIGINT', onInterrupt);
   }
 }
 
-/** The result of a run, or null if it was interrupted. */
-async function run(task: string, options: Options, signal: AbortSignal): Promise<TrainResult | null> {
+/** Trains and evaluates. Rejects with the signal's reason once it aborts, a checkpoint of the training being saved. */
+async function run(task: string, options: Options, signal: AbortSignal): Promise<TrainResult> {
   const out = options.out ?? join('runs', basename(task, extname(task)));
   const checkpoint = join(out, 'checkpoint.safetensors');
   const file = options.resume ? await loadSafetensors(checkpoint) : null;
@@ -102,10 +104,9 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
     if (file) metrics.resume(from.step);
 
     const score = (params: unknown, learner = recipe.learner) =>
-      evaluateOn(recipe, learner, params, options.tasks, seed);
+      evaluateOn(recipe, learner, params, { tasks: options.tasks, seed, signal });
     const before = await score(start.params);
     console.error(`before training: ${describeResult(before)}`);
-    if (signal.aborted) return null;
 
     const label = `${recipe.task} ${method} on ${backend.name}`;
     const bar = progress({ total: steps, done: from.step, label });
@@ -130,17 +131,13 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
       bar.done();
     }
     const seconds = (performance.now() - began) / 1000;
-    if (signal.aborted) {
-      console.error(
-        `interrupted after step ${end.step} of ${steps}; ${checkpoint} is where --resume goes on`,
-      );
-      return null;
-    }
+    if (signal.aborted)
+      console.error(`interrupted after step ${end.step} of ${steps}; --resume goes on from ${checkpoint}`);
+    signal.throwIfAborted();
     const after = await score(end.params);
     const { baseline } = recipe;
     const plainer = baseline && { name: baseline.name, ...(await score(end.params, baseline.learner)) };
     if (plainer) console.error(`${plainer.name} of the same embedding: ${describeResult(plainer)}`);
-    if (signal.aborted) return null;
     if (recipe.task === 'sinusoid')
       await drawUnseen(join(out, 'sinusoid'), recipe, end.params, metrics, {
         before,

@@ -28,6 +28,8 @@ export interface EvaluateOptions {
   readonly tasks: number;
   /** Tasks in one batch. Default 100. */
   readonly batchTasks?: number;
+  /** Ends the evaluation early: it then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -38,12 +40,13 @@ export async function evaluate<P, B>(
   score: (params: P, batch: B) => Tensor,
   params: P,
   draw: (first: number, tasks: number) => B,
-  { tasks, batchTasks = 100 }: EvaluateOptions,
+  { tasks, batchTasks = 100, signal }: EvaluateOptions,
 ): Promise<Float64Array> {
   const scores = new Float64Array(tasks);
   const step = compile(score);
   try {
     for (let first = 0; first < tasks; first += batchTasks) {
+      signal?.throwIfAborted();
       const count = Math.min(batchTasks, tasks - first);
       using values = scope(() => step(params, draw(first, count)));
       scores.set(await values.data(), first);
