@@ -406,6 +406,14 @@ const generated: Record<string, Row[]> = {
       accumulated,
     ),
   ],
+  vectorFor: [
+    row([wide([2, 3, 4]), wide([2, 4])], (x, v) => op.mul(x, op.vectorFor(x, v)), accumulated),
+    row(
+      [wide([5, 4]), wide([2, 4]), ints(0, 1, 5)],
+      (x, v, rows) => op.mul(x, op.vectorFor(x, v, rows)),
+      accumulated,
+    ),
+  ],
   materialise: [
     row(generatedInputs, (...w) => woven(full(...w)), accumulated),
     row(lowRankInputs, (...w) => woven(lowRank(...w)), accumulated),

@@ -134,7 +134,7 @@ describe('bench', () => {
       '--threads',
       '1',
       '--suite',
-      'ABCDEFGH',
+      'ABCDEFGHO',
       '--workloads',
       file,
       '--json',
@@ -143,7 +143,7 @@ describe('bench', () => {
     const results: BenchLine[] = lines.map(line => JSON.parse(line));
     expect(results.filter(line => line.error !== undefined || line.note !== undefined)).toEqual([]);
     expect(status).toBe(0);
-    expect(new Set(results.map(({ w }) => w))).toEqual(new Set('ABCDEFGH'));
+    expect(new Set(results.map(({ w }) => w))).toEqual(new Set('ABCDEFGHO'));
     for (const { peer, threads, ms, min_ms, n } of results) {
       expect(peer).toMatch(/^weightloom-cpu(-compiled)?$/);
       expect(threads).toBe(1);

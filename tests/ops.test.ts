@@ -4,7 +4,15 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { open } from '../src/backends/init.js';
 import { createRef } from '../src/backends/ref.js';
-import { againstDifferences, checkOp, errorOf, oracle, passed, within } from '../src/cli/check.js';
+import {
+  againstDifferences,
+  checkOp,
+  compiledAgainstEager,
+  errorOf,
+  oracle,
+  passed,
+  within,
+} from '../src/cli/check.js';
 import type { Backend } from '../src/core/backend.js';
 import { grad, stopGradient } from '../src/core/grad.js';
 import { allOps, defineOp } from '../src/core/op.js';
@@ -59,6 +67,17 @@ describe.each(['ref', 'cpu'] as const)('%s against float64', name => {
     expect(passed(report), JSON.stringify(report)).toBe(true);
   });
 });
+
+describe.each(['ref', 'cpu'] as const)(
+  'compiled, every op and its derivatives give the same bits on %s',
+  name => {
+    it.each(names)('%s', async op => {
+      const backend = name === 'ref' ? createRef() : cpu;
+      for (const [index, row] of cases[op].entries())
+        expect(await compiledAgainstEager(op, index, row, backend), `row ${index}`).toBe(0);
+    });
+  },
+);
 
 describe.each(['ref', 'cpu'] as const)('special values on %s', name => {
   const { NaN: nan, POSITIVE_INFINITY: inf } = Number;

@@ -1,6 +1,9 @@
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { open } from '../src/backends/init.js';
-import { checkOp, passed } from '../src/cli/check.js';
+import { checkOp, compiledAgainstEager, passed } from '../src/cli/check.js';
+import type { SelftestReport } from '../src/cli/selftest.js';
 import type { Backend } from '../src/core/backend.js';
 import { allOps } from '../src/core/op.js';
 import { runtime } from '../src/core/queue.js';
@@ -20,7 +23,7 @@ afterAll(() => gpu?.dispose());
 
 /** A test on a device. Without one it fails in CI and says so elsewhere. */
 function onDevice(name: string, body: (gpu: Backend) => Promise<void>): void {
-  it(name, async context => {
+  it(name, { timeout: 300_000 }, async context => {
     if (!gpu) return context.skip(missing);
     await body(gpu);
   });
@@ -34,11 +37,40 @@ describe('webgpu against float64', () => {
     });
 });
 
+describe('compiled, an op and its derivatives give nearly the same on webgpu', () => {
+  for (const name of Object.keys(cases))
+    onDevice(name, async gpu => {
+      for (const [index, row] of cases[name].entries()) {
+        // A fused shader may contract a product and a sum, so each side has an error of its own.
+        const { value, gradient = 0, second = 0 } = row.tolerance;
+        const error = await compiledAgainstEager(name, index, row, gpu);
+        expect(error, `row ${index}`).not.toBeNull();
+        expect(error, `row ${index}`).toBeLessThanOrEqual(2 * Math.max(value, gradient, second));
+      }
+    });
+});
+
 describe('webgpu', () => {
   onDevice('has a kernel for every op', async gpu => {
     const kernels = allOps().flatMap(({ name, ref }) => (ref ? [name] : []));
     expect(kernels.length).toBeGreaterThan(20);
     expect(kernels.filter(kernel => !gpu.has(kernel))).toEqual([]);
+  });
+
+  onDevice('fails the selftest that names the falsified op, and it alone', async () => {
+    const args = ['dist/src/cli/main.js', 'selftest', '--backend', 'all', '--json'];
+    const { status, stdout } = spawnSync(process.execPath, args, {
+      cwd: join(import.meta.dirname, '..'),
+      encoding: 'utf8',
+      env: { ...process.env, WEIGHTLOOM_PERTURB: 'webgpu:softmax' },
+    });
+    const reports: SelftestReport[] = JSON.parse(stdout);
+    expect(reports.map(({ backend, failed }) => [backend, failed])).toEqual([
+      ['ref', []],
+      ['cpu', []],
+      ['webgpu', ['softmax']],
+    ]);
+    expect(status).toBe(1);
   });
 
   onDevice('is seen to fail where a kernel is falsified, op by op', async gpu => {

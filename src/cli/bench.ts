@@ -57,11 +57,13 @@ export function readWorkloads(path: string): Workloads {
   } catch (error) {
     throw new DataError(`workloads: ${path}: ${(error as Error).message}`);
   }
-  for (const key of ['timing', ...letters])
+  for (const key of ['timing', ...letters.replace('O', '')])
     if (typeof parsed !== 'object' || parsed === null || !(key in parsed))
       throw new DataError(`workloads: ${path} has no '${key}'`);
   return parsed as Workloads;
 }
+
+const tensors = (x: unknown): Tensor[] => tree.leaves(x).filter(leaf => leaf instanceof Tensor);
 
 /** Times one case, eager or compiled. `note` tells when a step that should train did not. */
 export async function timeCase(
@@ -72,6 +74,7 @@ export async function timeCase(
 ): Promise<Timing & { note?: string }> {
   const args = inputs();
   const program = compiled ? compile(step, { donate: [...Array(carried).keys()] }) : null;
+  const inputsHeld = new Set(tensors(args.slice(carried)).map(x => x.view.storage));
   let result: unknown[] = [];
   const call = () => {
     const before = [...args.slice(0, carried), ...result.slice(carried)];
@@ -80,8 +83,8 @@ export async function timeCase(
     args.splice(0, carried, ...result.slice(0, carried));
     // A program took over what it was given donated, and keeps its small results in a ring of its own.
     if (program) before.splice(0, carried);
-    for (const leaf of tree.leaves(before))
-      if (leaf instanceof Tensor && !(program && leaf.size <= RING_SIZE)) leaf.dispose();
+    for (const x of tensors(before))
+      if (!inputsHeld.has(x.view.storage) && !(program && x.size <= RING_SIZE)) x.dispose();
   };
   const settle = async () => (loss ? loss(result).item() : sync(backend));
   call();
@@ -92,7 +95,7 @@ export async function timeCase(
     const last = await settle();
     return Number(last) < Number(first) ? timing : { ...timing, note: `LOSS DID NOT FALL ${first} ${last}` };
   } finally {
-    for (const leaf of tree.leaves([args, result])) if (leaf instanceof Tensor) leaf.dispose();
+    for (const x of tensors([args, result])) x.dispose();
     program?.dispose();
   }
 }

@@ -11,6 +11,7 @@ import { scope, type Tensor, withBackend } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
 import { Stream } from '../data/stream.js';
 import { add, mul, square, sum, tensor } from '../ops/index.js';
+import { compile } from '../program/compile.js';
 
 /** An error and the bound it must not pass. `error` is null where a value was not finite or the op threw. */
 export interface Measured {
@@ -58,6 +59,12 @@ const seedOf = (name: string, index: number) => [
   index,
 ];
 
+/** The operands of a row on the backend in use. */
+export const operandsOf = (name: string, index: number): Tensor[] =>
+  drawInputs(cases[name][index].inputs, seedOf(name, index)).map(({ values, shape }) =>
+    tensor(values, shape),
+  );
+
 /** Fixed numbers in [-1, 1) as weights or directions: `role` tells those of one row apart. */
 function drawn(shape: Shape, seed: readonly number[], role: number, i: number): Tensor {
   const stream = new Stream(...seed, 1000 + role, i);
@@ -85,11 +92,11 @@ function functionsOf(row: Row, seed: readonly number[], operands: Operands) {
     });
     return { all, xs: varied.map(i => all[i]) };
   };
-  const outs = (all: Tensor[], xs: Tensor[]) =>
+  const value = (xs: Tensor[], all: Tensor[]) =>
     tree.leaves<Tensor>(row.call(...all.map((x, i) => xs[varied.indexOf(i)] ?? x)));
   /** A scalar in which every output counts linearly and squared, so that linear ops have a second derivative. */
   const loss = (xs: Tensor[], all: Tensor[]) =>
-    outs(all, xs)
+    value(xs, all)
       .filter(y => y.dtype === 'f32')
       .map((y, i) => sum(mul(drawn(y.shape, seed, 0, i), add(y, mul(square(y), 0.5)))))
       .reduce((a, b) => add(a, b));
@@ -99,35 +106,29 @@ function functionsOf(row: Row, seed: readonly number[], operands: Operands) {
     gradient(xs, all)
       .map((g, i) => sum(mul(g, drawn(g.shape, seed, 1, i))))
       .reduce((a, b) => add(a, b));
-  return { varied, place, outs, loss, gradient, slope, second: grad(slope, { unused: 'zeros' }) };
+  return { varied, place, loss, slope, value, gradient, second: grad(slope, { unused: 'zeros' }) };
 }
 type Functions = ReturnType<typeof functionsOf>;
 
-const KEYS: Record<Kind, 'outs' | 'gradient' | 'second'> = {
-  value: 'outs',
-  gradient: 'gradient',
-  second: 'second',
-};
-
-/** Values, gradient and second gradient of a row on one backend, as host arrays. */
+/** Values, gradient and second gradient of a row on one backend, op by op or as one program, as host arrays. */
 async function evaluate(
   functions: Functions,
   backend: Backend,
   wanted: readonly Kind[],
+  compiled = false,
 ): Promise<Record<Kind, TypedArray[]>> {
-  const results = withBackend(backend, () =>
-    scope(() => {
-      const { all, xs } = functions.place();
-      return wanted.map(kind =>
-        kind === 'value' ? functions.outs(all, xs) : functions[KEYS[kind] as 'gradient'](xs, all),
-      );
-    }),
-  );
+  const run = (all: Tensor[]) => {
+    const xs = functions.varied.map(i => all[i]);
+    return wanted.map(kind => functions[kind](xs, all));
+  };
+  const program = compiled ? compile(run) : null;
+  const results = withBackend(backend, () => scope(() => (program ?? run)(functions.place().all)));
   const found: Record<Kind, TypedArray[]> = { value: [], gradient: [], second: [] };
   try {
     for (const [i, kind] of wanted.entries()) found[kind] = await Promise.all(results[i].map(x => x.data()));
   } finally {
     for (const x of results.flat()) x.dispose();
+    program?.dispose();
   }
   return found;
 }
@@ -172,6 +173,24 @@ async function againstOracle(name: string, index: number, row: Row, backend: Bac
   const got = await evaluate(functions, backend, wanted);
   return Object.fromEntries(
     wanted.map(kind => [kind, { error: errorOf(got[kind], want[kind]), bound: row.tolerance[kind]! }]),
+  );
+}
+
+/** Largest error of a row's values and derivatives as one compiled program, against the same run op by op. */
+export async function compiledAgainstEager(
+  name: string,
+  index: number,
+  row: Row,
+  backend: Backend,
+): Promise<number | null> {
+  const seed = seedOf(name, index);
+  const functions = functionsOf(row, seed, drawInputs(row.inputs, seed));
+  const wanted = wantedKinds(functions, row.tolerance);
+  const eager = await evaluate(functions, backend, wanted);
+  const compiled = await evaluate(functions, backend, wanted, true);
+  return errorOf(
+    wanted.flatMap(kind => compiled[kind]),
+    wanted.flatMap(kind => eager[kind]),
   );
 }
 

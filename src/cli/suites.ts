@@ -1,4 +1,5 @@
 /** The workloads of the bench as data and closures: one builder of cases per suite letter. */
+import { cases } from '../../tests/cases.js';
 import { valueAndGrad } from '../core/grad.js';
 import type { Shape } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
@@ -26,6 +27,7 @@ import {
   unpack,
 } from '../ops/index.js';
 import { adam, applyUpdates } from '../optim/index.js';
+import { operandsOf } from './check.js';
 import type { TimingRule } from './timing.js';
 
 /** What is read of the workload file. */
@@ -270,5 +272,12 @@ const H: Suite = ({ H }) =>
     ];
   });
 
-/** Suites by their letter in the workload file. */
-export const SUITES: Readonly<Record<string, Suite>> = { A, B, C, D, E, F, G, H };
+/** Every op of the case table, on its last row. */
+const O: Suite = () =>
+  Object.entries(cases).map(([id, rows]): BenchCase => {
+    const index = rows.length - 1;
+    return { id, pass: 'fwd', inputs: () => operandsOf(id, index), step: rows[index].call };
+  });
+
+/** Suites by their letter: those of the workload file, and O for the ops themselves. */
+export const SUITES: Readonly<Record<string, Suite>> = { A, B, C, D, E, F, G, H, O };
