@@ -96,7 +96,7 @@ describe('a falsified op', () => {
         contiguous: 'copy',
         linear: 'matmul',
         vectorFor: 'mul',
-      materialise: 'matmul',
+        materialise: 'matmul',
         projectFull: 'matmul',
         split: 'random',
         foldIn: 'random',
