@@ -131,14 +131,20 @@ export async function train<P, B>(
       if (late || done % checkpointSteps === 0) await save();
     }
     if (saved < done || done === start.step) await save();
+  } catch (error) {
+    discard({ params, state });
+    throw error;
   } finally {
     step.dispose();
-    for (const t of tree.leaves<Tensor>(log)) t.dispose();
+    discard(log);
   }
   return { step: done, params, optimiser: state };
 }
 
 const copied = <T>(of: T): T => tree.map(leaf => (leaf instanceof Tensor ? copy(leaf) : leaf), of);
+const discard = (of: unknown): void => {
+  for (const leaf of tree.leaves(of)) if (leaf instanceof Tensor) leaf.dispose();
+};
 const nextMultiple = (n: number, of: number): number => (Math.floor(n / of) + 1) * of;
 const slots = (): Tensor => tensor(Float32Array.from({ length: WINDOW }, (_, i) => i));
 
