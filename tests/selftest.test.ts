@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { open } from '../src/backends/init.js';
-import { checkOp, oracle, passed } from '../src/cli/check.js';
+import { checkOp, passed } from '../src/cli/check.js';
+import { falsifiedBy, falsify } from '../src/cli/falsify.js';
 import type { SelftestReport } from '../src/cli/selftest.js';
-import { runtime } from '../src/core/queue.js';
 import { cases } from './cases.js';
 
 const root = join(import.meta.dirname, '..');
@@ -65,10 +65,6 @@ describe('selftest', () => {
 });
 
 describe('a falsified op', () => {
-  afterEach(() => {
-    runtime.perturb = null;
-  });
-
   it.each(['ref', 'cpu'] as const)(
     'is seen on %s, whichever it is',
     async name => {
@@ -109,8 +105,7 @@ describe('a falsified op', () => {
       const blind: string[] = [];
       for (const op of Object.keys(cases)) {
         if (viewsOnly.includes(op) || written.includes(op)) continue;
-        runtime.perturb = { backend: name, op: composed[op] ?? op };
-        if (passed(await checkOp(op, backend))) blind.push(op);
+        if (passed(await checkOp(op, falsify(backend, composed[op] ?? op)))) blind.push(op);
       }
       expect(blind).toEqual([]);
       backend.dispose();
@@ -118,11 +113,11 @@ describe('a falsified op', () => {
     2 * MINUTES,
   );
 
-  it('does not reach float64, nor another backend', async () => {
-    const cpu = await open('cpu');
-    runtime.perturb = { backend: 'ref', op: 'softmax' };
-    expect(passed(await checkOp('softmax', cpu))).toBe(true);
-    expect(oracle.name).toBe('oracle');
-    cpu.dispose();
+  it('is named with its backend, and reaches no other', async () => {
+    const ref = await open('ref');
+    expect(falsifiedBy('cpu:softmax', ref)).toBe(ref);
+    expect(falsifiedBy('', ref)).toBe(ref);
+    expect(passed(await checkOp('softmax', falsifiedBy('ref:softmax', ref)))).toBe(false);
+    expect(() => falsifiedBy('softmax', ref)).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
   });
 });

@@ -40,16 +40,21 @@ export async function init(options: InitOptions = {}): Promise<Backend> {
   return backend;
 }
 
-/** The fastest backend here. A software WebGPU adapter never wins over native CPU kernels. */
+const GPU_FILES = ['/dev/dri', '/dev/nvidiactl', '/dev/dxg'];
+/** False where a real GPU is out of the question, so that `auto` need not wake a driver to find that out. */
+function mayHaveGpu(): boolean {
+  const node = globalThis.process;
+  if (node?.platform !== 'linux') return true;
+  const files = node.getBuiltinModule?.('fs');
+  return !files || GPU_FILES.some(file => files.existsSync(file));
+}
+
+/** The fastest backend here. A software WebGPU adapter is never chosen. */
 async function best(options: InitOptions): Promise<Backend> {
-  const gpu = await orNull(() => open('webgpu', options));
+  const gpu = mayHaveGpu() ? await orNull(() => open('webgpu', options)) : null;
   if (gpu && !gpu.describe().software) return gpu;
-  const cpu = await orNull(() => open('cpu', options));
-  if (cpu) {
-    gpu?.dispose();
-    return cpu;
-  }
-  return gpu ?? open('ref', options);
+  gpu?.dispose();
+  return (await orNull(() => open('cpu', options))) ?? open('ref', options);
 }
 
 async function orNull(make: () => Promise<Backend>): Promise<Backend | null> {

@@ -3,7 +3,6 @@
 import { realpathSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { ArgumentError } from '../core/errors.js';
-import { runtime } from '../core/queue.js';
 import { type CommandSpec, type Option, usage } from './args.js';
 import { failureLine } from './failure.js';
 import { VERSION } from './info.js';
@@ -55,14 +54,6 @@ function helpOf(spec: CommandSpec<any>, about: string): string {
   return [`usage: weightloom ${usage(spec)}`, '', about, '', ...options].join('\n');
 }
 
-/** `backend:op` of WEIGHTLOOM_PERTURB, which falsifies that op so that checks can be seen to fail. */
-function perturbation(text: string | undefined): typeof runtime.perturb {
-  if (!text) return null;
-  const [, backend, op] = /^(\w+):(\w+)$/.exec(text) ?? [];
-  if (!op) throw new ArgumentError(`WEIGHTLOOM_PERTURB is '${text}'; expected BACKEND:OP`);
-  return { backend, op };
-}
-
 /** Runs the command line `argv` (without node and script) and resolves to the exit code. Never throws. */
 export async function main(argv: readonly string[]): Promise<number> {
   try {
@@ -80,7 +71,6 @@ export async function main(argv: readonly string[]): Promise<number> {
       throw new ArgumentError(
         `${name === undefined ? 'no command given' : `'${name}' is no command`}; expected one of ${Object.keys(COMMANDS).join(', ')}`,
       );
-    runtime.perturb = perturbation(process.env.WEIGHTLOOM_PERTURB);
     const { spec, run } = await command.load();
     if (args.includes('--help')) {
       console.log(helpOf(spec, command.about));

@@ -5,6 +5,7 @@ import type { Backend } from '../core/backend.js';
 import { WeightloomError } from '../core/errors.js';
 import { flag, oneOf, parse } from './args.js';
 import { checkOp, type Measured, type OpReport, passed } from './check.js';
+import { falsifiedBy } from './falsify.js';
 import { BACKENDS } from './info.js';
 import { progress } from './progress.js';
 
@@ -58,7 +59,8 @@ async function wanted(name: (typeof BACKENDS)[number] | 'all' | undefined): Prom
 export async function selftestCommand(args: string[]): Promise<number> {
   const { options } = parse(selftestSpec, args);
   const reports: SelftestReport[] = [];
-  for (const backend of await wanted(options.backend)) {
+  for (const real of await wanted(options.backend)) {
+    const backend = falsifiedBy(process.env.WEIGHTLOOM_PERTURB, real);
     const bar = progress({ total: Object.keys(cases).length, label: `selftest ${backend.name}` });
     const report = await selftest(backend, (done, { name, reason }) => {
       bar.update(done);

@@ -104,8 +104,7 @@ export function apply<A>(op: OpSpec<A>, ins: readonly Tensor[], attrs: A): Tenso
     for (const command of op.lower ? op.lower(ins, outs, attrs) : [commandOf(op, ins, outs, specs, attrs)]) {
       if (!backend.has(command.kernel))
         throw new KernelError(`${op.name}: the ${backend.name} backend has no kernel '${command.kernel}'`);
-      if (runtime.perturb?.op === op.name && runtime.perturb.backend === backend.name) falsify(command);
-      else enqueue(command);
+      enqueue(command);
     }
   }
   deps &= runtime.openGradients;
@@ -144,24 +143,4 @@ function checkInput<A>(op: OpSpec<A>, ins: readonly Tensor[], i: number): Tensor
       `${op.name}: input ${i} must be ${want}, got ${x.dtype} (there is no promotion; use cast)`,
     );
   return x;
-}
-
-/** Runs the command into other memory and stores its results plus one (see `runtime.perturb`). */
-function falsify(command: Command): void {
-  const like = (v: View, dtype: DType) =>
-    denseView(newStorage(v.storage.backend, dtype, sizeOf(v.shape)), v.shape);
-  const outs = command.outs.map(v => like(v, v.storage.dtype));
-  enqueue({ ...command, outs });
-  const plusOne: Attrs = opNamed('add').kernelAttrs!({ numbers: [null, 1] }, []);
-  const run = (kernel: string, out: View, x: View, attrs = noAttrs) =>
-    enqueue({ kernel, op: 'perturb', outs: [out], ins: [x], attrs });
-  command.outs.forEach((out, i) => {
-    if (out.storage.dtype === 'f32') run('elementwise', out, outs[i], plusOne);
-    else {
-      const [real, wrong] = [like(out, 'f32'), like(out, 'f32')];
-      run('cast', real, outs[i]);
-      run('elementwise', wrong, real, plusOne);
-      run('cast', out, wrong);
-    }
-  });
 }

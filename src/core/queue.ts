@@ -20,8 +20,6 @@ export const runtime = {
   scope: null as Storage[] | null,
   /** Bits of the gradients that record now. */
   openGradients: 0,
-  /** Test hook: results of this op on this backend are falsified, so that checks can be seen to fail. */
-  perturb: null as { backend: string; op: string } | null,
 };
 
 const maxCommands = 1024;

@@ -87,7 +87,7 @@ export const setEncoder =
             `setEncoder: rows must be [${rows ? 'N' : 'T,S'},${width}] (${show(inShape)} beside ${show(outShape)}), got ${show(joined.shape)}`,
           );
         const h = layers.apply(params, joined);
-        if (rows) return meanByTask(h, offsetsOf(rows));
+        if (rows) return meanByTask(h, offsetsOf(rows, h.backend));
         if (!mask) return mean(h, 1);
         return div(sum(mul(h, expand(mask, -1)), 1), max(sum(mask, 1, { keepDims: true }), 1));
       },

@@ -50,7 +50,7 @@ export function conv2d(
       if (rows && w.shape.length === 5)
         throw new LayerError('w', 'filters per task do not take ragged rows; give every task as many images');
       const y = conv2dOp(x, plain(w), how);
-      return b ? add(y, vectorFor(y, b, rows && offsetsOf(rows))) : y;
+      return b ? add(y, vectorFor(y, b, rows && offsetsOf(rows, y.backend))) : y;
     },
   });
 }

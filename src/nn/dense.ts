@@ -47,7 +47,7 @@ export function dense(
     apply: (params, x, options = {}) => {
       expectShape('w', params.w, [x.shape[x.rank - 1], out]);
       if (bias) expectShape('b', params.b, [out]);
-      const rows = options.rows && offsetsOf(options.rows);
+      const rows = options.rows && offsetsOf(options.rows, x.backend);
       const { w, b } = weaveFor(params, x, { ...options, rows });
       return linear(x, w, bias ? b : null, { rows, strategy: options.strategy });
     },

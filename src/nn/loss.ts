@@ -36,7 +36,8 @@ function reduced(op: string, perRow: Tensor, { reduce = 'mean', rows }: LossOpti
     case 'sum':
       return sum(perRow);
     case 'task':
-      if (rows) return reshape(meanByTask(reshape(perRow, [perRow.size, 1]), offsetsOf(rows)), [-1]);
+      if (rows)
+        return reshape(meanByTask(reshape(perRow, [perRow.size, 1]), offsetsOf(rows, perRow.backend)), [-1]);
       if (perRow.rank < 2)
         throw new ShapeError(`${op}: rows ${show(perRow.shape)} have no task axis; give offsets as rows`);
       return mean(perRow, [...perRow.shape.keys()].slice(1));

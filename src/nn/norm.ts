@@ -3,11 +3,11 @@ import type { Tensor } from '../core/tensor.js';
 import {
   add,
   batchNorm as batchNormOp,
+  full,
   layerNorm as layerNormOp,
   max,
   mean,
   mul,
-  ones,
   raggedOuter,
   recip,
   reshape,
@@ -42,7 +42,7 @@ export const layerNorm = ({ eps = 1e-5 } = {}): Layer<NormParams> =>
     outShape: inShape => inShape,
     apply: (p, x, { rows } = {}) => {
       check(p, x);
-      const offsets = rows && offsetsOf(rows);
+      const offsets = rows && offsetsOf(rows, x.backend);
       return layerNormOp(x, vectorFor(x, p.scale, offsets), vectorFor(x, p.shift, offsets), eps);
     },
   });
@@ -66,7 +66,7 @@ export const batchNorm = ({ eps = 1e-5, tasks }: BatchNormOptions = {}): Layer<N
     outShape: inShape => inShape,
     apply: (p, x, { rows } = {}) => {
       check(p, x);
-      const offsets = rows && offsetsOf(rows);
+      const offsets = rows && offsetsOf(rows, x.backend);
       const scale = vectorFor(x, p.scale, offsets);
       const shift = vectorFor(x, p.shift, offsets);
       if (!offsets) return batchNormOp(x, scale, shift, { tasks: tasks ?? x.rank % 2 === 1, eps });
@@ -84,7 +84,7 @@ function taskMeans(x: Tensor, rows: Tensor): Tensor {
 
 /** Mean over the rows of each task (0 for a task without rows): `[N,c]`, offsets `[T+1]` -> `[T,c]`. */
 export function meanByTask(x: Tensor, rows: Tensor): Tensor {
-  const each = ones([x.shape[0], 1]);
+  const each = full([x.shape[0], 1], 1, x.backend);
   const totals = raggedOuter(each, x, rows);
   const counts = raggedOuter(each, each, rows);
   return reshape(mul(totals, recip(max(counts, 1))), [totals.shape[0], totals.shape[2]]);

@@ -35,7 +35,7 @@ export function serial(...parts: LayerLike[]): Layer<{ layers: any[] }> {
           'layers',
           `expected ${layers.length} layers, got ${params?.layers?.length ?? 'none'}`,
         );
-      const shared: ApplyOptions = { ...options, rows: options.rows && offsetsOf(options.rows) };
+      const shared: ApplyOptions = { ...options, rows: options.rows && offsetsOf(options.rows, x.backend) };
       const woven = weaveFor(params, x, shared);
       return layers.reduce((h, layer, k) => {
         const key = layer.random && options.key ? foldIn(options.key, k) : undefined;

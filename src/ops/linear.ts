@@ -2,9 +2,11 @@
  * Linear layers: one weight for all rows, one per task, or one generated per task; rows of tasks in equal numbers, or
  * ragged. Composed of products whose derivatives are products, so derivatives of every order exist under every plan.
  */
+
+import type { Backend } from '../core/backend.js';
 import { ArgumentError, ShapeError } from '../core/errors.js';
 import { type Shape, show, sizeOf } from '../core/shape.js';
-import { Tensor } from '../core/tensor.js';
+import { Tensor, withBackend } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
 import {
   type LinearPlan,
@@ -13,7 +15,7 @@ import {
   planLinear,
   type Strategy,
 } from '../program/plan.js';
-import { ones, tensor } from './create.js';
+import { full, tensor } from './create.js';
 import { add, mul } from './elementwise.js';
 import {
   type ChunkedGenerated,
@@ -40,18 +42,18 @@ export interface LinearOptions {
   readonly strategy?: Strategy;
 }
 
-/** Offsets as a tensor. Throws ShapeError if host values do not ascend from 0. */
-export function offsetsOf(rows: Rows): Tensor {
+/** Offsets as a tensor, host values on `backend`. Throws ShapeError if host values do not ascend from 0. */
+export function offsetsOf(rows: Rows, backend: Backend): Tensor {
   if (rows instanceof Tensor) return rows;
   for (let t = 0; t < rows.length; t++)
     if (t === 0 ? rows[0] !== 0 : rows[t] < rows[t - 1])
       throw new ShapeError(`rows: offsets must ascend from 0, got ${show([...rows.slice(0, t + 1)])}`);
-  return tensor(rows);
+  return withBackend(backend, () => tensor(rows));
 }
 
 /** Values per task `[T,c]` repeated for each of the task's rows: `[N,c]`. */
 const spreadToRows = (perTask: Tensor, rows: Tensor, count: number): Tensor =>
-  raggedMatmul(ones([count, 1]), expand(perTask, 1), rows);
+  raggedMatmul(full([count, 1], 1, perTask.backend), expand(perTask, 1), rows);
 
 /**
  * A vector of a layer (bias, scale) so that it broadcasts to `x`: `[c]` as it is; `[T,c]` or generated per task, for `x`
@@ -83,7 +85,7 @@ export function vectorFor(x: Tensor, v: Weight, rows?: Tensor): Tensor {
  * rounding. Throws ShapeError naming both shapes, ArgumentError for a strategy the weight does not have.
  */
 export function linear(x: Tensor, w: Weight, b?: Weight | null, options: LinearOptions = {}): Tensor {
-  const rows = options.rows && offsetsOf(options.rows);
+  const rows = options.rows && offsetsOf(options.rows, x.backend);
   const shape = w.shape;
   const tasks = shape.length === 3 ? shape[0] : null;
   const fits =
