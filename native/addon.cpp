@@ -143,8 +143,8 @@ Napi::Value prepare(const Napi::CallbackInfo& info) {
 // address(buffer: ArrayBuffer): where its memory begins. Valid while the buffer is alive and not detached.
 Napi::Value address(const Napi::CallbackInfo& info) {
   if (!info[0].IsArrayBuffer()) throw Napi::TypeError::New(info.Env(), "native: not an ArrayBuffer");
-  return Napi::Number::New(info.Env(), static_cast<double>(reinterpret_cast<uintptr_t>(
-                                           info[0].As<Napi::ArrayBuffer>().Data())));
+  return Napi::Number::New(info.Env(),
+                           static_cast<double>(reinterpret_cast<uintptr_t>(info[0].As<Napi::ArrayBuffer>().Data())));
 }
 
 // adviseHuge(buffer: ArrayBuffer): asks for huge pages behind it, before it is first written.

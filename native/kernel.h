@@ -20,8 +20,7 @@ struct View {
 // Splits [0, count) into pieces of at least `grain` and runs `body(context, begin, end)` on the pool's threads, the
 // caller among them; returns when all are done. Pieces depend on count and grain only, never on the number of
 // threads, and no two pieces may write the same element: so results are the same bits for any number of threads.
-void parallelFor(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
-                 void* context);
+void parallelFor(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end), void* context);
 
 // Scratch of the calling thread, 64-byte aligned, valid until the kernel returns; grows, never shrinks mid-program.
 void* scratch(size_t bytes);

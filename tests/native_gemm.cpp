@@ -178,7 +178,7 @@ static void call(void (*kernel)(const Call&), const char* (*check)(const Call&),
   std::vector<View> o, i;
   for (Array* a : outs) o.push_back(a->view);
   for (Array* a : ins) i.push_back(a->view);
-  const Call c = {o.data(), static_cast<int32_t>(o.size()), i.data(), static_cast<int32_t>(i.size()),
+  const Call c = {o.data(),     static_cast<int32_t>(o.size()),    i.data(), static_cast<int32_t>(i.size()),
                   attrs.data(), static_cast<int32_t>(attrs.size())};
   if (const char* wrong = check(c)) {
     printf("FAIL %s: refused: %s\n", current, wrong);
@@ -266,7 +266,9 @@ static void checkLargeMatmul(int64_t m, int64_t k, int64_t n, bool ta, bool tb) 
     call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
   else
     call(matmul, checkMatmul, {y.get()}, {a.get(), b.get(), e.get()}, ending(kind));
-  y->each([](float& f) { if (f == kGuard) fail("left out", f, 0); });
+  y->each([](float& f) {
+    if (f == kGuard) fail("left out", f, 0);
+  });
   for (int sample = 0; sample < 2000; ++sample) {
     const int64_t i = pick(0, m - 1), j = pick(0, n - 1);
     double sum = 0, scale = 0;
@@ -343,7 +345,8 @@ static void checkConvs(int rounds) {
 static void checkLargeConv(int64_t N, int64_t side, int64_t C, int64_t O, int32_t stride) {
   current = "large conv2d";
   const int64_t out = (side + 2 - 3) / stride + 1;
-  auto x = make({1, N, side, side, C}, kDense), w = make({1, 3, 3, C, O}, kDense), g = make({1, N, out, out, O}, kDense);
+  auto x = make({1, N, side, side, C}, kDense), w = make({1, 3, 3, C, O}, kDense),
+       g = make({1, N, out, out, O}, kDense);
   auto y = make({1, N, out, out, O}, kDense, false), dx = make({1, N, side, side, C}, kDense, false);
   auto dw = make({1, 3, 3, C, O}, kDense, false);
   const std::vector<int32_t> attrs = {stride, stride, 1, 1};
@@ -461,7 +464,8 @@ static void checkRagged(int rounds) {
     const bool many = round % 10 == 0;  // enough rows for several pieces
     const int64_t T = pick(1, 9), I = many ? 64 : size(40), O = many ? 80 : size(80);
     std::vector<int32_t> offsets = {0};
-    for (int64_t t = 0; t < T; ++t) offsets.push_back(offsets.back() + static_cast<int32_t>(chance(30) ? 0 : pick(1, many ? 200 : 30)));
+    for (int64_t t = 0; t < T; ++t)
+      offsets.push_back(offsets.back() + static_cast<int32_t>(chance(30) ? 0 : pick(1, many ? 200 : 30)));
     const int64_t N = offsets.back();
     auto x = make({N, I}, kBroadcast), w = make({T, I, O}, kBroadcast), g = make({N, O}, kBroadcast);
     auto y = make({N, O}, kAny, false), dw = make({T, I, O}, kAny, false), starts = make({T + 1}, kDense);
