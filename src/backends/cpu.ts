@@ -7,6 +7,7 @@ import { KernelFailure } from '../core/backend.js';
 import { BackendError, KernelError } from '../core/errors.js';
 import { isDense, sizeOf } from '../core/shape.js';
 import { type Addon, loadAddon, type NativeProgram } from './cpu/addon.js';
+import { compoundsOf } from './cpu/compounds.js';
 import { Encoder, type Vocabulary } from './cpu/encode.js';
 import { Allocator, arrayOn, type Memory, Scratch } from './cpu/memory.js';
 import { hasReference, runReference } from './ref.js';
@@ -48,7 +49,11 @@ class Cpu implements Backend {
     readonly addon: Addon,
     readonly threads: number,
   ) {
-    this.vocabulary = { kernels: numbered(addon.kernels), scalars: numbered(addon.scalars) };
+    this.vocabulary = {
+      kernels: numbered(addon.kernels),
+      scalars: numbered(addon.scalars),
+      compounds: compoundsOf(addon.scalars),
+    };
     this.allocator = new Allocator(addon.address);
     this.scratch = new Scratch(addon);
     this.encoder = new Encoder(this.vocabulary);

@@ -1,6 +1,6 @@
 /** The workloads of the bench as data and closures: one builder of cases per suite letter. */
 import { cases } from '../../tests/cases.js';
-import { valueAndGrad } from '../core/grad.js';
+import { valueAndGrad, vjp } from '../core/grad.js';
 import type { Shape } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import {
@@ -148,10 +148,12 @@ const D: Suite = ({ D }) =>
     ];
   });
 
-/** Gradients of `forward` in its first `n` operands, given the output's cotangent behind them. */
+/** The value of `forward` and its gradients in the first `n` operands, given the output's cotangent behind them. */
 const gradients = (forward: (...xs: Tensor[]) => Tensor, n: number) => {
-  const run = valueAndGrad((xs: Tensor[], G: Tensor) => sum(mul(forward(...xs), G)));
-  return (...inputs: Tensor[]) => run(inputs.slice(0, n), inputs[n]).grads;
+  return (...inputs: Tensor[]) => {
+    const { value, pullback } = vjp((xs: Tensor[]) => forward(...xs), inputs.slice(0, n));
+    return [value, pullback(inputs[n])];
+  };
 };
 
 /** A linear layer's weight and bias as PyTorch draws them. */

@@ -1,10 +1,12 @@
 /** Commands as the words that `native/program.h` and the kernels' `check` functions describe. */
 import type { Attrs, DType, Expr, View } from '../../core/backend.js';
+import { type Compounds, join } from './compounds.js';
 
 /** What a kernel or a scalar is called in words; undefined where the addon has none. */
 export interface Vocabulary {
   readonly kernels: ReadonlyMap<string, number>;
   readonly scalars: ReadonlyMap<string, number>;
+  readonly compounds: Compounds;
 }
 
 const reductions = ['sum', 'max', 'min'];
@@ -29,56 +31,15 @@ const attrWords: Readonly<Record<string, Words>> = {
   sumPoolSpread: a => [...integers(a.window), ...integers(a.stride), ...integers(a.pad)],
 };
 
+/** Arguments an instruction has room for, and its words: those, the opcode and the target. */
+const arity = 5;
+const instructionWords = arity + 2;
+
 const floatBits = new Float32Array(1);
 const asWord = new Int32Array(floatBits.buffer);
 
 const isSingle = ({ inputs, code, outs }: Expr) =>
   code.length === 1 && outs.length === 1 && outs[0] === inputs;
-
-/** An instruction with the register it defines, as the addon names it. */
-interface NativeInstruction {
-  readonly opcode: number;
-  readonly args: readonly number[];
-  readonly result: number;
-}
-
-/**
- * The expression's instructions, an arithmetic one whose result only the next arithmetic one reads joined with that
- * one where the addon has the pair: it saves a pass over the block. Null if a scalar is unknown to the addon.
- */
-function joined(
-  { inputs, code, outs }: Expr,
-  scalars: Vocabulary['scalars'],
-): readonly NativeInstruction[] | null {
-  const uses = new Int32Array(inputs + code.length);
-  for (const { args } of code) for (const r of args) if (r >= 0) uses[r]++;
-  for (const r of outs) if (r >= 0) uses[r] += 2;
-  const joinedInto = new Set<number>();
-  const result: NativeInstruction[] = [];
-  const paired = new Set<number>();
-  for (let j = 0; j < code.length; j++) {
-    const { scalar, args } = code[j];
-    let opcode = scalars.get(scalar.name);
-    if (opcode === undefined) return null;
-    let operands = args;
-    for (let side = 0; side < 2 && args.length === 2; side++) {
-      const at = args[side] - inputs;
-      if (at < 0 || uses[args[side]] !== 1 || paired.has(at)) continue;
-      const first = code[at].scalar.name === 'square' ? 'mul' : code[at].scalar.name;
-      const reversed = side === 1 && (scalar.name === 'sub' || scalar.name === 'div');
-      const pair = scalars.get(`${first};${reversed ? 'r' : ''}${scalar.name}`);
-      if (pair === undefined) continue;
-      const [a, b] = code[at].args;
-      opcode = pair;
-      operands = [a, b ?? a, args[1 - side]];
-      joinedInto.add(inputs + at);
-      paired.add(j);
-      break;
-    }
-    result.push({ opcode, args: operands, result: inputs + j });
-  }
-  return result.filter(instruction => !joinedInto.has(instruction.result));
-}
 
 /** A growing list of command words. */
 export class Encoder {
@@ -152,7 +113,7 @@ export class Encoder {
     const { scalar, args } = code[0];
     const opcode = this.vocabulary.scalars.get(scalar.name);
     if (opcode === undefined) return false;
-    this.reserve(11 + immediates.length + inputs);
+    this.reserve(6 + immediates.length + inputs + instructionWords);
     const { words } = this;
     let at = this.length;
     words[at++] = inputs;
@@ -167,7 +128,7 @@ export class Encoder {
     for (let k = 0; k <= inputs; k++) words[at++] = 0;
     words[at++] = opcode;
     words[at++] = inputs + immediates.length;
-    for (let k = 0; k < 3; k++)
+    for (let k = 0; k < arity; k++)
       words[at++] = k < args.length ? (args[k] < 0 ? inputs - 1 - args[k] : args[k]) : 0;
     this.length = at;
     return true;
@@ -176,7 +137,7 @@ export class Encoder {
   /** Appends an expression as `ExprCode` in native/kernels/expr.inc wants it; false if a scalar is unknown there. */
   private expr(expr: Expr): boolean {
     const { inputs, immediates, outs } = expr;
-    const code = joined(expr, this.vocabulary.scalars);
+    const code = join(expr, this.vocabulary.scalars, this.vocabulary.compounds);
     if (code === null) return false;
     const registers = inputs + expr.code.length;
     const lastRead = new Int32Array(registers).fill(-1);
@@ -207,7 +168,7 @@ export class Encoder {
       r < 0 ? inputs - 1 - r : r < inputs ? r : outOf[r] >= 0 ? firstOut + outOf[r] : firstTemp + tempOf[r];
 
     const count = code.length + copies.length;
-    this.reserve(5 + immediates.length + inputs + outs.length + 5 * count);
+    this.reserve(5 + immediates.length + inputs + outs.length + instructionWords * count);
     const { words } = this;
     let at = this.length;
     words[at++] = inputs;
@@ -230,15 +191,15 @@ export class Encoder {
       const { opcode, args, result } = code[j];
       words[at++] = opcode;
       words[at++] = operand(result);
-      for (let k = 0; k < 3; k++) words[at++] = k < args.length ? operand(args[k]) : 0;
+      for (let k = 0; k < arity; k++) words[at++] = k < args.length ? operand(args[k]) : 0;
     }
     const copy = this.vocabulary.scalars.get('copy')!;
     for (const k of copies) {
       words[at++] = copy;
       words[at++] = firstOut + k;
       words[at++] = operand(outs[k]);
-      words[at++] = 0;
-      words[at++] = 0;
+      words.fill(0, at, at + arity - 1);
+      at += arity - 1;
     }
     this.length = at;
     return true;

@@ -1,4 +1,5 @@
 /** Memory of eager storages: pieces of ordinary ArrayBuffers, which the garbage collector frees by itself. */
+import { totalmem } from 'node:os';
 import type { DType, Storage, TypedArray } from '../../core/backend.js';
 import { MemoryError } from '../../core/errors.js';
 import type { Addon } from './addon.js';
@@ -30,7 +31,9 @@ const slabBytes = 64 << 10;
 /** Memory of this size and more has a buffer of its own. */
 const ownBytes = 16 << 10;
 /** How much freed memory is kept for reuse: a fresh page costs more than most kernels that write it. */
-const maxCached = 256 << 20;
+const maxCached = totalmem() / 16;
+/** Memory of this size and more asks for huge pages: one fault for 2 MB instead of 512. */
+const hugeBytes = 4 << 20;
 
 const alignUp = (n: number) => Math.ceil(n / alignment) * alignment;
 
@@ -57,7 +60,7 @@ export class Allocator {
   private readonly cache = new Map<number, Memory[]>();
   cachedBytes = 0;
 
-  constructor(private readonly addressOf: (buffer: ArrayBuffer) => number) {}
+  constructor(private readonly addon: Pick<Addon, 'address' | 'adviseHuge'>) {}
 
   /** The storage's memory, made now if it has none. Its content is then undefined. */
   bind(storage: Storage): Memory {
@@ -92,7 +95,7 @@ export class Allocator {
     const size = Math.max(alignment, alignUp(bytes));
     if (this.slab === null || this.next + size > slabBytes) {
       this.slab = new ArrayBuffer(slabBytes);
-      this.slabAddress = this.addressOf(this.slab);
+      this.slabAddress = this.addon.address(this.slab);
       this.next = alignUp(this.slabAddress) - this.slabAddress;
     }
     const memory = new Memory(this.slab, this.next, this.slabAddress + this.next, size);
@@ -108,7 +111,8 @@ export class Allocator {
     }
     // A buffer from allocUnsafeSlow is its own and is not zeroed first.
     const buffer = orMemoryError(size, n => Buffer.allocUnsafeSlow(n).buffer as ArrayBuffer);
-    const start = this.addressOf(buffer);
+    if (size >= hugeBytes) this.addon.adviseHuge(buffer);
+    const start = this.addon.address(buffer);
     const address = alignUp(start);
     return new Memory(buffer, address - start, address, size);
   }
