@@ -238,8 +238,8 @@ std::vector<int32_t> twoOuts(const wl::Table& table) {
   int32_t bits;
   std::memcpy(&bits, &half, 4);
   // Operands: 0 a, 1 b, 2 immediate, 3 temporary, 4 and 5 outs.
-  return {2, 1, 1, 2, 3, bits, 0, 2, 1, 2, opcode(table, "mul"), 3, 0, 1, 0, opcode(table, "add"), 4, 3, 2, 0,
-          opcode(table, "max"), 5, 3, 1, 0};
+  return {2, 1, 1, 2, 3, bits, 0, 2, 1, 2, opcode(table, "mul"), 3, 0, 1, 0, 0, 0,
+          opcode(table, "add"), 4, 3, 2, 0, 0, 0, opcode(table, "max"), 5, 3, 1, 0, 0, 0};
 }
 
 void check(const wl::Table& table, const char* kernel, std::vector<Tensor*> outs, std::vector<Tensor*> ins,

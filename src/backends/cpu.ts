@@ -54,7 +54,7 @@ class Cpu implements Backend {
       scalars: numbered(addon.scalars),
       compounds: compoundsOf(addon.scalars),
     };
-    this.allocator = new Allocator(addon.address);
+    this.allocator = new Allocator(addon);
     this.scratch = new Scratch(addon);
     this.encoder = new Encoder(this.vocabulary);
   }
