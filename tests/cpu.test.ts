@@ -351,6 +351,67 @@ describe('kernels agree with their reference loops', () => {
         );
   });
 
+  it('reduces what an expression yields, with the bits of the expression stored and then reduced', () => {
+    const names = ['add', 'sub', 'mul', 'square', 'abs', 'where', 'gt', 'max'];
+    const check = (fn: string, reduced: number, to: Layout, ins: Layout[], code: Expr['code']) => {
+      const { shape } = ins[0];
+      const operands = ins.map(layout => ({ layout }));
+      const expr: Expr = {
+        inputs: ins.length,
+        immediates: [0.5],
+        code,
+        outs: [ins.length + code.length - 1],
+      };
+      const results = [cpu, one].flatMap(backend => {
+        const fused = build(backend, 'reduce', { fn, reduced, prologue: expr }, [{ layout: to }], operands);
+        const stored = build(backend, 'elementwise', { expr }, [{ layout: dense(shape) }], operands);
+        const after = build(backend, 'reduce', { fn, reduced }, [{ layout: to }], [{ layout: dense(shape) }]);
+        backend.run([fused, stored, { ...after, ins: stored.outs }]);
+        return [fused, after].map(({ outs }) => [...backend.readSync(whole(outs[0].storage))]);
+      });
+      for (const values of results) expect(values).toEqual(results[0]);
+    };
+    const cases = fc.tuple(shapes, fc.nat(), fc.constantFrom('sum', 'max', 'min')).chain(([shape, r, fn]) =>
+      fc.record({
+        fn: fc.constant(fn),
+        reduced: fc.constant(r % (shape.length + 1)),
+        to: layouts(shape.slice(0, shape.length - (r % (shape.length + 1))), false),
+        ins: fc.array(layouts(shape, true), { minLength: 1, maxLength: 3 }),
+        code: fc.array(
+          fc.record({ name: fc.constantFrom(...names), args: fc.tuple(fc.nat(), fc.nat(), fc.nat()) }),
+          { minLength: 1, maxLength: 6 },
+        ),
+      }),
+    );
+    fc.assert(
+      fc.property(cases, ({ fn, reduced, to, ins, code }) => {
+        const instructions = code.map(({ name, args }, j): Instruction => {
+          const found = scalar(name);
+          return {
+            scalar: found,
+            args: args.slice(0, found.arity).map(r => (r % (ins.length + j + 1)) - 1),
+          };
+        });
+        check(fn, reduced, to, ins, instructions);
+      }),
+      { numRuns: 250, seed: 15 },
+    );
+    const product = [{ scalar: scalar('mul'), args: [0, 1] }];
+    for (const [shape, kept] of [
+      [[30000], 0],
+      [[8192 * 2], 0],
+      [[3, 4097], 1],
+      [[3, 4096], 1],
+      [[900, 40], 1],
+      [[40, 3, 700], 1],
+    ] as const) {
+      const row = { shape, strides: shape.map((_, k) => (k === shape.length - 1 ? 1 : 0)), offset: 0 };
+      const rows = { ...row, size: shape[shape.length - 1] };
+      for (const fn of ['sum', 'max'])
+        check(fn, shape.length - kept, dense(shape.slice(0, kept)), [dense(shape), rows], product);
+    }
+  });
+
   it('argmax', () => {
     const cases = fc
       .tuple(shapes, fc.integer({ min: 1, max: 50 }))

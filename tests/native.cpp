@@ -242,6 +242,11 @@ std::vector<int32_t> twoOuts(const wl::Table& table) {
           opcode(table, "add"), 4, 3, 2, 0, 0, 0, opcode(table, "max"), 5, 3, 1, 0, 0, 0};
 }
 
+// The sum of a * b over the trailing axes.
+std::vector<int32_t> reducedProduct(const wl::Table& table, int32_t reduced) {
+  return {0, reduced, 2, 0, 0, 1, 1, 0, 0, 0, opcode(table, "mul"), 2, 0, 1, 0, 0, 0};
+}
+
 void check(const wl::Table& table, const char* kernel, std::vector<Tensor*> outs, std::vector<Tensor*> ins,
            std::vector<int32_t> attrs, const std::function<void()>& verify) {
   wl::Program program;
@@ -282,6 +287,13 @@ void testKernels(const wl::Table& table) {
         double total = 0;
         for (int64_t j = 0; j < n; ++j) total += a[i * n + j];
         near(sums[i], total, 3e-4, "sum");
+      }
+    });
+    check(table, "reduce", {&sums}, {&a, &b}, reducedProduct(table, reduced), [&] {
+      for (int64_t i = 0; i < sums.count(); ++i) {
+        double total = 0;
+        for (int64_t j = 0; j < n; ++j) total += a[i * n + j] * b[i * n + j];
+        near(sums[i], total, 3e-4, "sum of products");
       }
     });
     check(table, "reduce", {&tops}, {&a}, {1, reduced}, [&] {
@@ -366,6 +378,7 @@ void testDamage(const wl::Table& table) {
     list.call(table, "elementwise", {&y, &z}, {&a, &b}, twoOuts(table));
     list.call(table, "copy", {&z}, {&a}, {});
     list.call(table, "reduce", {&s}, {&b}, {0, 1});
+    list.call(table, "reduce", {&s}, {&a, &b}, reducedProduct(table, 1));
     list.call(table, "softmax", {&y}, {&b}, {});
     list.call(table, "take", {&taken}, {&b, &index}, {0});
     list.call(table, "scatterAdd", {&y}, {&taken, &index}, {0});
@@ -386,17 +399,18 @@ void testDeterminism(const wl::Table& table) {
   Tensor a = make({64, 3000}, false), b = make({64, 3000}, false);
   std::vector<std::vector<float>> results;
   for (int threads : {1, 2, 4}) {
-    Tensor y = a, z = a, total = make({}, false), rows = make({64}, false);
+    Tensor y = a, z = a, total = make({}, false), dot = make({}, false), rows = make({64}, false);
     y.data.assign(y.data.size(), 0.f), z.data.assign(z.data.size(), 0.f);
     List list;
     list.call(table, "elementwise", {&y, &z}, {&a, &b}, twoOuts(table));
     list.call(table, "reduce", {&total}, {&y}, {0, 2});
     list.call(table, "reduce", {&rows}, {&z}, {0, 1});
+    list.call(table, "reduce", {&dot}, {&a, &b}, reducedProduct(table, 2));
     list.call(table, "softmax", {&z}, {&y}, {});
     wl::setThreads(threads);
     wl::Program program;
     expect(list.run(table, program).empty(), "determinism: runs");
-    std::vector<float> all = {total[0]};
+    std::vector<float> all = {total[0], dot[0]};
     for (int64_t i = 0; i < rows.count(); ++i) all.push_back(rows[i]);
     for (int64_t i = 0; i < z.count(); ++i) all.push_back(z[i]);
     results.push_back(all);

@@ -32,7 +32,7 @@ class Cpu implements Backend {
     maxBindings: Infinity,
     packing: 'offsets',
     epilogue: new Set(['matmul', 'conv2d']),
-    prologue: new Set<string>(),
+    prologue: new Set(['reduce']),
   } as const;
   readonly allocator: Allocator;
   readonly vocabulary: Vocabulary;

@@ -1,7 +1,8 @@
 /**
  * Turning the recorded commands of a step into fewer ones: commands nobody needs are dropped, chains and DAGs of
- * elementwise commands become one expression each, an expression behind a matmul or conv2d becomes its epilogue, and
- * independent expressions over one shape share a kernel. Results do not change: every instruction still rounds.
+ * elementwise commands become one expression each, an expression behind a matmul or conv2d becomes its epilogue, one
+ * before a reduction its prologue, and independent expressions over one shape share a kernel. Results do not change:
+ * every instruction still rounds.
  */
 import type { BackendLimits, Command, Expr, Instruction, Storage, View } from '../core/backend.js';
 import { isDense, reshapeStrides, type Shape, sameShape, sizeOf } from '../core/shape.js';
@@ -26,6 +27,7 @@ export function fuse(
   const uses = new Uses(needed, kept);
   const slots = vertical(needed, uses);
   foldEpilogues(slots, uses, limits);
+  foldPrologues(slots, uses, limits);
   horizontal(slots);
   return slots.flatMap(slot => (slot === null ? [] : isGroup(slot) ? emit(slot, uses, limits) : [slot]));
 }
@@ -250,6 +252,38 @@ function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
       break;
     }
   }
+}
+
+/**
+ * A reduction over all of what a group stores, in the order in which it is stored, takes the group as its prologue if
+ * nothing else reads that.
+ */
+function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
+  const groups = new Map<Storage, number>();
+  slots.forEach((slot, i) => {
+    if (slot === null) return;
+    if (isGroup(slot)) {
+      const results = stored(slot, uses);
+      if (results.length === 1) groups.set(results[0].outs[0].storage, i);
+      return;
+    }
+    if (!limits.prologue.has(slot.kernel) || slot.attrs.prologue) return;
+    const [x] = slot.ins;
+    const at = groups.get(x.storage);
+    if (at === undefined || uses.kept.has(x.storage) || uses.readers.get(x.storage)!.length > 1) return;
+    const group = slots[at] as Group;
+    const fits = denseRead(x) && group.members.every(m => m.ins.every(v => viewAs(v, x.shape) !== null));
+    if (!fits) return;
+    const { ins, expr } = express(group.members, stored(group, uses), x.shape);
+    if (ins.length === 0 || ins.length + 1 > limits.maxBindings) return;
+    slots[at] = null;
+    slots[i] = {
+      ...slot,
+      op: `${group.members.map(m => m.op).join('+')}+${slot.op}`,
+      ins,
+      attrs: { ...slot.attrs, prologue: expr },
+    };
+  });
 }
 
 /** Joins a group to an earlier one of the same shape when nothing it reads is made in between. */

@@ -15,7 +15,7 @@ const dtypeOf = (view: View) => dtypes.indexOf(view.storage.dtype);
 const integers = (value: unknown): readonly number[] => value as readonly number[];
 
 type Words = (attrs: Attrs, outs: readonly View[], ins: readonly View[]) => readonly number[];
-/** Attributes of kernels that have some besides an epilogue, in the order their words are written. */
+/** Attributes of kernels that have some besides an expression, in the order their words are written. */
 const attrWords: Readonly<Record<string, Words>> = {
   cast: (_, [out], [x]) => [dtypeOf(out), dtypeOf(x)],
   random: (a, [out]) => [dtypeOf(out), a.start as number],
@@ -75,7 +75,7 @@ export class Encoder {
     for (const view of outs) this.view(view, slotOf(view));
     for (const view of ins) this.view(view, slotOf(view));
     const beforeAttrs = this.length;
-    const expr = (kernel === 'elementwise' ? attrs.expr : attrs.epilogue) as Expr | undefined;
+    const expr = (attrs.expr ?? attrs.epilogue ?? attrs.prologue) as Expr | undefined;
     const numbers = attrWords[kernel]?.(attrs, outs, ins);
     if (numbers) {
       this.reserve(numbers.length);
