@@ -344,6 +344,12 @@ const products: Record<string, Row[]> = {
       normalised,
     ),
   ],
+  normalise: [
+    row([wide([3, 70])], x => op.normalise(x, 1), normalised),
+    row([wide([2, 9, 3])], x => op.normalise(op.permute(x, [2, 0, 1]), [0, 2]), normalised),
+    row([wide([70, 9])], x => op.normalise(x, 0, 0.5), normalised),
+    row([within([40], 99, 101)], x => op.normalise(x, 0), normalised),
+  ],
   softmax: [
     row([wide([3, 5])], op.softmax, transcendental),
     row([wide([5, 3])], x => op.softmax(op.transpose(x)), transcendental),

@@ -304,6 +304,21 @@ void testKernels(const wl::Table& table) {
       }
     });
 
+    const float eps = 1e-3f;
+    int32_t epsBits;
+    std::memcpy(&epsBits, &eps, 4);
+    check(table, "normalise", {&z, &sums}, {&a}, {epsBits, reduced}, [&] {
+      for (int64_t i = 0; i < sums.count(); ++i) {
+        double mean = 0, squares = 0;
+        for (int64_t j = 0; j < n; ++j) mean += a[i * n + j] / static_cast<double>(n);
+        for (int64_t j = 0; j < n; ++j) squares += (a[i * n + j] - mean) * (a[i * n + j] - mean);
+        const double inverse = 1 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(eps));
+        if (n > 0) near(sums[i], inverse, 1e-4, "normalise: inverse");
+        for (int64_t j = 0; j < n; ++j)
+          near(z[i * n + j], (a[i * n + j] - mean) * inverse, 1e-4, "normalise");
+      }
+    });
+
     if (shape.empty() || shape.back() == 0) continue;
     check(table, "softmax", {&y}, {&a}, {}, [&] {
       const int64_t width = shape.back();

@@ -1,15 +1,78 @@
-/** Normalisation, composed of reductions and elementwise ops (compiled steps fuse them). */
+/** Normalisation by mean and variance over any axes, and the layers' norms made of it. */
 import { ShapeError } from '../core/errors.js';
-import { show } from '../core/shape.js';
+import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
+import { axisList, show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
-import { add, mul, rsqrt, square, sub, type Value } from './elementwise.js';
+import { axesLast, withOnes, without } from './axes.js';
+import { add, mul, square, sub, type Value } from './elementwise.js';
 import { mean } from './reduce.js';
+import { reshape } from './views.js';
 
-/** (x - mean) / sqrt(variance + eps) over `axes`, then scale and shift, which broadcast. */
-function normalise(x: Tensor, axes: readonly number[], scale: Value, shift: Value, eps: number): Tensor {
-  const centred = sub(x, mean(x, axes, { keepDims: true }));
-  const inverse = rsqrt(add(mean(square(centred), axes, { keepDims: true }), eps));
-  return add(mul(mul(centred, inverse), scale), shift);
+interface NormaliseAttrs {
+  /** Sorted, non-negative. */
+  readonly axes: readonly number[];
+  readonly eps: number;
+}
+interface NormaliseKernel {
+  readonly eps: number;
+  /** How many trailing axes are averaged over. */
+  readonly reduced: number;
+}
+
+const normaliseSpec: OpSpec<NormaliseAttrs> = {
+  name: 'normalise',
+  outputs: ([x], { axes }) => [{ shape: x.shape }, { shape: without(x.shape, axes) }],
+  lower: ([x], [y, inverse], { axes, eps }) => [
+    {
+      kernel: 'normalise',
+      op: 'normalise',
+      outs: [axesLast(y.view, axes), inverse.view],
+      ins: [axesLast(x.view, axes)],
+      attrs: { eps, reduced: axes.length } satisfies NormaliseKernel,
+    },
+  ],
+  ref: ([y, inverse]: readonly Dense[], [x]: readonly Dense[], { eps, reduced }: NormaliseKernel) => {
+    const n = sizeOf(x.shape.slice(x.shape.length - reduced));
+    for (let i = 0; i < inverse.data.length; i++) {
+      const row = x.data.subarray(i * n, (i + 1) * n);
+      let total = 0;
+      for (const v of row) total += v;
+      let squares = 0;
+      for (const v of row) squares += (v - total / n) ** 2;
+      const scale = 1 / Math.sqrt(squares / n + eps);
+      inverse.data[i] = scale;
+      for (let j = 0; j < n; j++) y.data[i * n + j] = (row[j] - total / n) * scale;
+    }
+  },
+  vjp: (_g, [x], _out, { axes }, { outs: [y, inverse], gs: [gy, gi] }) => [
+    () => {
+      const spread = (v: Tensor) => reshape(v, withOnes(x.shape, axes));
+      const n = axes.reduce((m, a) => m * x.shape[a], 1);
+      const along = gi && mul(y, spread(mul(mul(gi, square(inverse)), -1 / n)));
+      if (!gy) return along!;
+      const keepDims = { keepDims: true };
+      const across = sub(sub(gy, mean(gy, axes, keepDims)), mul(y, mean(mul(gy, y), axes, keepDims)));
+      const slope = mul(across, spread(inverse));
+      return along ? add(slope, along) : slope;
+    },
+  ],
+};
+defineOp(normaliseSpec);
+
+/**
+ * `[(x - mean) * inverse, inverse]` with `inverse = 1 / sqrt(variance + eps)` over `axes`: the first has the shape of
+ * `x`, the second that shape without `axes`. The variance is divided by n, not n - 1. Throws ShapeError for an axis
+ * `x` does not have.
+ */
+export function normalise(x: Tensor, axes: number | readonly number[], eps = 1e-5): [Tensor, Tensor] {
+  const [y, inverse] = apply(normaliseSpec, [x], { axes: axisList('normalise', axes, x.shape), eps });
+  return [y, inverse];
+}
+
+/** y * scale + shift. */
+function affine(y: Tensor, scale: Value, shift: Value): Tensor {
+  const scaled = scale === 1 ? y : mul(y, scale);
+  return shift === 0 ? scaled : add(scaled, shift);
 }
 
 /**
@@ -17,7 +80,7 @@ function normalise(x: Tensor, axes: readonly number[], scale: Value, shift: Valu
  * one set per task.
  */
 export const layerNorm = (x: Tensor, scale: Value = 1, shift: Value = 0, eps = 1e-5): Tensor =>
-  normalise(x, [-1], scale, shift, eps);
+  affine(normalise(x, -1, eps)[0], scale, shift);
 
 /**
  * Batch normalisation (Ioffe & Szegedy 2015) by the statistics of this very batch, per channel (the last axis) and,
@@ -32,5 +95,5 @@ export function batchNorm(
 ): Tensor {
   const axes = [...x.shape.keys()].slice(tasks ? 1 : 0, -1);
   if (axes.length === 0) throw new ShapeError(`batchNorm: ${show(x.shape)} leaves no axis to average over`);
-  return normalise(x, axes, scale, shift, eps);
+  return affine(normalise(x, axes, eps)[0], scale, shift);
 }

@@ -1,9 +1,9 @@
 /** Reductions over any axes. Kernels see the reduced axes last; the view does that without a copy. */
-import type { View } from '../core/backend.js';
 import { ArgumentError, ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
 import { axisIndex, axisList, type Shape, sameShape, show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
+import { axesLast, withOnes, without } from './axes.js';
 import { div, eq, mul, square, sub } from './elementwise.js';
 import { broadcastTo, reshape } from './views.js';
 
@@ -11,15 +11,6 @@ type Fold = 'sum' | 'max' | 'min';
 interface ReduceAttrs {
   /** Sorted, non-negative. */
   readonly axes: readonly number[];
-}
-
-const without = (shape: Shape, axes: readonly number[]) => shape.filter((_, i) => !axes.includes(i));
-const withOnes = (shape: Shape, axes: readonly number[]) => shape.map((n, i) => (axes.includes(i) ? 1 : n));
-
-/** The same memory with `axes` moved to the end. */
-function axesLast(x: View, axes: readonly number[]): View {
-  const order = [...x.shape.keys()].filter(i => !axes.includes(i)).concat(axes);
-  return { ...x, shape: order.map(i => x.shape[i]), strides: order.map(i => x.strides[i]) };
 }
 
 const folds: Record<Fold, { start: number; step: (a: number, b: number) => number }> = {

@@ -14,10 +14,19 @@ const dtypes: readonly DType[] = ['f32', 'i32', 'u32'];
 const dtypeOf = (view: View) => dtypes.indexOf(view.storage.dtype);
 const integers = (value: unknown): readonly number[] => value as readonly number[];
 
+const floatBits = new Float32Array(1);
+const asWord = new Int32Array(floatBits.buffer);
+/** The bits of a number rounded to f32. */
+function bitsOf(value: number): number {
+  floatBits[0] = value;
+  return asWord[0];
+}
+
 type Words = (attrs: Attrs, outs: readonly View[], ins: readonly View[]) => readonly number[];
 /** Attributes of kernels that have some besides an expression, in the order their words are written. */
 const attrWords: Readonly<Record<string, Words>> = {
   cast: (_, [out], [x]) => [dtypeOf(out), dtypeOf(x)],
+  normalise: a => [bitsOf(a.eps as number), a.reduced as number],
   random: (a, [out]) => [dtypeOf(out), a.start as number],
   reduce: a => [reductions.indexOf(a.fn as string), a.reduced as number],
   take: a => [a.axis as number],
@@ -34,9 +43,6 @@ const attrWords: Readonly<Record<string, Words>> = {
 /** Arguments an instruction has room for, and its words: those, the opcode and the target. */
 const arity = 5;
 const instructionWords = arity + 2;
-
-const floatBits = new Float32Array(1);
-const asWord = new Int32Array(floatBits.buffer);
 
 const isSingle = ({ inputs, code, outs }: Expr) =>
   code.length === 1 && outs.length === 1 && outs[0] === inputs;

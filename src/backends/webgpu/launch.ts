@@ -157,6 +157,28 @@ const softmaxWith =
     ];
   };
 
+function normalise({ ins: [x], outs: [y, inverse], attrs, software }: Call): Pass[] {
+  const kept = inverse.shape.length;
+  const groups = [kept, x.shape.length - kept];
+  const rows = size(inverse);
+  const length = product(x.shape.slice(kept));
+  const { lanes, width } = shares(rows, length, software);
+  return [
+    {
+      bodies: ['normalise'],
+      constants: { LANES: lanes, WIDTH: width },
+      params: { rows, length },
+      access: [
+        { name: 'x', operand: x, groups },
+        { name: 'y', operand: y, groups, store: 'raw' },
+        flat('inverse', inverse, 'raw'),
+      ],
+      generate: source => source.add(`fn eps() -> f32 { return f32(${attrs.eps}); }\n`),
+      workgroups: Math.ceil(rows / (width / lanes)),
+    },
+  ];
+}
+
 /** Sizes as the pooling bodies name them; `whole` is the image, `pooled` has one place per window. */
 function poolSizes(call: Call, whole: Operand, pooled: Operand, windows = true): Record<string, number> {
   const [, h, w, c] = whole.shape;
@@ -274,6 +296,7 @@ export const kernels: ReadonlyMap<string, Lowering> = new Map(
     maxPool,
     maxPoolScatter,
     maxPoolTake,
+    normalise,
     oneHot,
     raggedMatmul,
     raggedOuter,

@@ -67,7 +67,7 @@ export class Recipes {
     const lower = kernels.get(command.kernel);
     if (!lower) throw new KernelError(`${command.op}: the webgpu backend has no kernel '${command.kernel}'`);
     const temporaries: number[] = [];
-    if (product(command.outs[0].shape) === 0) return { steps: [], temporaries };
+    if (command.outs.every(out => product(out.shape) === 0)) return { steps: [], temporaries };
     const operands = [...command.outs, ...command.ins].map(
       ({ shape, strides, storage }, i): Operand => ({
         shape,
