@@ -1,7 +1,7 @@
 import type { Shape } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import { conv2d, defineLayer, flatten, type Layer, maxPool, ParamSpec, serial } from '../nn/index.js';
-import { add, mean, mul, relu, rsqrt, square, sub } from '../ops/index.js';
+import { add, mul, normalise, relu } from '../ops/index.js';
 import { vectorFor } from '../ops/linear.js';
 
 const none = { in: 1, out: 1, gain: 1 };
@@ -19,10 +19,8 @@ export const imageNorm = ({ eps = 1e-5 } = {}): Layer<{ scale: Tensor; shift: Te
     },
     outShape: inShape => inShape,
     apply: ({ scale, shift }, x) => {
-      const axes = [-3, -2, -1];
-      const centred = sub(x, mean(x, axes, { keepDims: true }));
-      const inverse = rsqrt(add(mean(square(centred), axes, { keepDims: true }), eps));
-      return add(mul(mul(centred, inverse), vectorFor(x, scale)), vectorFor(x, shift));
+      const [y] = normalise(x, [-3, -2, -1], eps);
+      return add(mul(y, vectorFor(x, scale)), vectorFor(x, shift));
     },
   });
 
