@@ -43,9 +43,7 @@ WL_INLINE F most(F a, F b) { return a > b ? a : b; }
 // Loads (stores) the first n lanes, 0 < n <= kLanes, and touches no memory beyond them; the other lanes read 0.
 #if WL_LANES == 16
 WL_INLINE F loadFirst(const float* p, int n) { return (F)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-WL_INLINE void storeFirst(float* p, F v, int n) {
-  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-}
+WL_INLINE void storeFirst(float* p, F v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
 #elif WL_LANES == 8
 WL_INLINE I firstLanes(int n) { return I{0, 1, 2, 3, 4, 5, 6, 7} < splat(int32_t(n)); }
 WL_INLINE F loadFirst(const float* p, int n) { return (F)_mm256_maskload_ps(p, (__m256i)firstLanes(n)); }
