@@ -85,7 +85,6 @@ describe('a falsified op', () => {
         sumTo: 'sum',
         einsum: 'matmul',
         layerNorm: 'normalise',
-        batchNorm: 'normalise',
         crossEntropy: 'logSoftmax',
         avgPool: 'sumPool',
         stack: 'concat',

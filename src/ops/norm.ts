@@ -1,11 +1,12 @@
 /** Normalisation by mean and variance over any axes, and the layers' norms made of it. */
+import type { Command, Expr } from '../core/backend.js';
 import { ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
-import { axisList, show, sizeOf } from '../core/shape.js';
-import type { Tensor } from '../core/tensor.js';
+import { axisList, type Shape, show, sizeOf } from '../core/shape.js';
+import { Tensor } from '../core/tensor.js';
 import { axesLast, withOnes, without } from './axes.js';
-import { add, mul, square, sub, type Value } from './elementwise.js';
-import { mean } from './reduce.js';
+import { add, broadcastView, mul, scalarNamed, square, sub, type Value } from './elementwise.js';
+import { mean, sum, sumTo } from './reduce.js';
 import { reshape } from './views.js';
 
 interface NormaliseAttrs {
@@ -19,18 +20,40 @@ interface NormaliseKernel {
   readonly reduced: number;
 }
 
+/** y and inverse of x, as one kernel call for `op`. */
+const normaliseCommand = (
+  op: string,
+  [x, y, inverse]: readonly Tensor[],
+  { axes, eps }: NormaliseAttrs,
+): Command => ({
+  kernel: 'normalise',
+  op,
+  outs: [axesLast(y.view, axes), inverse.view],
+  ins: [axesLast(x.view, axes)],
+  attrs: { eps, reduced: axes.length } satisfies NormaliseKernel,
+});
+
+const countOver = ({ shape }: Tensor, axes: readonly number[]) => axes.reduce((n, a) => n * shape[a], 1);
+const keepDims = { keepDims: true };
+
+/** The cotangent of x from those of y and inverse, at least one of which arrived. */
+function slopeOf(
+  [y, inverse]: readonly Tensor[],
+  [gy, gi]: readonly (Tensor | undefined)[],
+  axes: readonly number[],
+): Tensor {
+  const spread = (v: Tensor) => reshape(v, withOnes(y.shape, axes));
+  const along = gi && mul(y, spread(mul(mul(gi, square(inverse)), -1 / countOver(y, axes))));
+  if (!gy) return along!;
+  const across = sub(sub(gy, mean(gy, axes, keepDims)), mul(y, mean(mul(gy, y), axes, keepDims)));
+  const slope = mul(across, spread(inverse));
+  return along ? add(slope, along) : slope;
+}
+
 const normaliseSpec: OpSpec<NormaliseAttrs> = {
   name: 'normalise',
   outputs: ([x], { axes }) => [{ shape: x.shape }, { shape: without(x.shape, axes) }],
-  lower: ([x], [y, inverse], { axes, eps }) => [
-    {
-      kernel: 'normalise',
-      op: 'normalise',
-      outs: [axesLast(y.view, axes), inverse.view],
-      ins: [axesLast(x.view, axes)],
-      attrs: { eps, reduced: axes.length } satisfies NormaliseKernel,
-    },
-  ],
+  lower: (ins, outs, attrs) => [normaliseCommand('normalise', [...ins, ...outs], attrs)],
   ref: ([y, inverse]: readonly Dense[], [x]: readonly Dense[], { eps, reduced }: NormaliseKernel) => {
     const n = sizeOf(x.shape.slice(x.shape.length - reduced));
     for (let i = 0; i < inverse.data.length; i++) {
@@ -44,18 +67,7 @@ const normaliseSpec: OpSpec<NormaliseAttrs> = {
       for (let j = 0; j < n; j++) y.data[i * n + j] = (row[j] - total / n) * scale;
     }
   },
-  vjp: (_g, [x], _out, { axes }, { outs: [y, inverse], gs: [gy, gi] }) => [
-    () => {
-      const spread = (v: Tensor) => reshape(v, withOnes(x.shape, axes));
-      const n = axes.reduce((m, a) => m * x.shape[a], 1);
-      const along = gi && mul(y, spread(mul(mul(gi, square(inverse)), -1 / n)));
-      if (!gy) return along!;
-      const keepDims = { keepDims: true };
-      const across = sub(sub(gy, mean(gy, axes, keepDims)), mul(y, mean(mul(gy, y), axes, keepDims)));
-      const slope = mul(across, spread(inverse));
-      return along ? add(slope, along) : slope;
-    },
-  ],
+  vjp: (_g, _ins, _out, { axes }, { outs, gs }) => [() => slopeOf(outs, gs, axes)],
 };
 defineOp(normaliseSpec);
 
@@ -68,6 +80,53 @@ export function normalise(x: Tensor, axes: number | readonly number[], eps = 1e-
   const [y, inverse] = apply(normaliseSpec, [x], { axes: axisList('normalise', axes, x.shape), eps });
   return [y, inverse];
 }
+
+/**
+ * z = y * scale + shift, y and inverse; scale and shift are constant along the axes. So their cotangents are the very
+ * sums that the cotangent of x needs, and each is taken once.
+ */
+const batchNormSpec: OpSpec<NormaliseAttrs> = {
+  name: 'batchNorm',
+  outputs: ([x], { axes }) => [{ shape: x.shape }, { shape: x.shape }, { shape: without(x.shape, axes) }],
+  lower: ([x, scale, shift], [z, y, inverse], attrs) => [
+    normaliseCommand('batchNorm', [x, y, inverse], attrs),
+    {
+      kernel: 'elementwise',
+      op: 'batchNorm',
+      outs: [z.view],
+      ins: [y, scale, shift].map(v => broadcastView(v.view, z.shape)),
+      attrs: { expr: scaleAndShift },
+    },
+  ],
+  vjp: (_g, [x, scale, shift], _out, { axes }, { outs: [, y, inverse], gs: [g, ...gs] }) => {
+    const slope = () => slopeOf([y, inverse], gs, axes);
+    if (!g) return [slope, null, null];
+    let sums: Tensor | undefined;
+    let products: Tensor | undefined;
+    const sumOf = () => (sums ??= sum(g, axes, keepDims));
+    const productsOf = () => (products ??= sum(mul(g, y), axes, keepDims));
+    return [
+      () => {
+        const share = 1 / countOver(x, axes);
+        const across = sub(sub(g, mul(sumOf(), share)), mul(y, mul(productsOf(), share)));
+        const first = mul(across, mul(reshape(inverse, withOnes(x.shape, axes)), scale));
+        return gs.some(other => other) ? add(first, slope()) : first;
+      },
+      () => sumTo(productsOf(), scale.shape),
+      () => sumTo(sumOf(), shift.shape),
+    ];
+  },
+};
+defineOp(batchNormSpec);
+const scaleAndShift: Expr = {
+  inputs: 3,
+  immediates: [],
+  code: [
+    { scalar: scalarNamed('mul')!, args: [0, 1] },
+    { scalar: scalarNamed('add')!, args: [3, 2] },
+  ],
+  outs: [4],
+};
 
 /** y * scale + shift. */
 function affine(y: Tensor, scale: Value, shift: Value): Tensor {
@@ -95,5 +154,15 @@ export function batchNorm(
 ): Tensor {
   const axes = [...x.shape.keys()].slice(tasks ? 1 : 0, -1);
   if (axes.length === 0) throw new ShapeError(`batchNorm: ${show(x.shape)} leaves no axis to average over`);
+  const even = (v: Value): v is Tensor => v instanceof Tensor && isEven(v.shape, x.shape, axes);
+  if (even(scale) && even(shift)) return apply(batchNormSpec, [x, scale, shift], { axes, eps })[0];
   return affine(normalise(x, axes, eps)[0], scale, shift);
 }
+
+/** Whether a shape broadcasts to `to` without making it larger, and is constant along `axes`. */
+const isEven = (shape: Shape, to: Shape, axes: readonly number[]): boolean =>
+  shape.length <= to.length &&
+  shape.every((n, i) => {
+    const axis = to.length - shape.length + i;
+    return n === 1 || (n === to[axis] && !axes.includes(axis));
+  });
