@@ -84,7 +84,6 @@ describe('a falsified op', () => {
         variance: 'square',
         sumTo: 'sum',
         einsum: 'matmul',
-        layerNorm: 'normalise',
         crossEntropy: 'logSoftmax',
         avgPool: 'sumPool',
         stack: 'concat',

@@ -2,7 +2,7 @@
 import type { Command, Expr } from '../core/backend.js';
 import { ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
-import { axisList, type Shape, show, sizeOf } from '../core/shape.js';
+import { axisIndex, axisList, broadcastStrides, type Shape, show, sizeOf } from '../core/shape.js';
 import { Tensor } from '../core/tensor.js';
 import { axesLast, withOnes, without } from './axes.js';
 import { add, broadcastView, mul, scalarNamed, square, sub, type Value } from './elementwise.js';
@@ -81,26 +81,35 @@ export function normalise(x: Tensor, axes: number | readonly number[], eps = 1e-
   return [y, inverse];
 }
 
+/** Whether a shape that broadcasts to `to` is constant along `axes`. */
+const isEven = (shape: Shape, to: Shape, axes: readonly number[]): boolean =>
+  shape.every((n, i) => n === 1 || !axes.includes(to.length - shape.length + i));
+
 /**
- * z = y * scale + shift, y and inverse; scale and shift are constant along the axes. So their cotangents are the very
- * sums that the cotangent of x needs, and each is taken once.
+ * z = y * scale + shift, y and inverse; scale and shift do not make x larger. Where they are constant along the axes,
+ * their cotangents are the very sums that the cotangent of x needs, and each is taken once.
  */
-const batchNormSpec: OpSpec<NormaliseAttrs> = {
-  name: 'batchNorm',
+const affineNorm = (name: string): OpSpec<NormaliseAttrs> => ({
+  name,
   outputs: ([x], { axes }) => [{ shape: x.shape }, { shape: x.shape }, { shape: without(x.shape, axes) }],
   lower: ([x, scale, shift], [z, y, inverse], attrs) => [
-    normaliseCommand('batchNorm', [x, y, inverse], attrs),
+    normaliseCommand(name, [x, y, inverse], attrs),
     {
       kernel: 'elementwise',
-      op: 'batchNorm',
+      op: name,
       outs: [z.view],
       ins: [y, scale, shift].map(v => broadcastView(v.view, z.shape)),
       attrs: { expr: scaleAndShift },
     },
   ],
-  vjp: (_g, [x, scale, shift], _out, { axes }, { outs: [, y, inverse], gs: [g, ...gs] }) => {
-    const slope = () => slopeOf([y, inverse], gs, axes);
-    if (!g) return [slope, null, null];
+  vjp: (_g, [x, scale, shift], _out, { axes }, { outs: [, y, inverse], gs: [g, gy, gi] }) => {
+    if (!g) return [() => slopeOf([y, inverse], [gy, gi], axes), null, null];
+    if (![scale, shift].every(v => isEven(v.shape, x.shape, axes)))
+      return [
+        () => slopeOf([y, inverse], [gy ? add(mul(g, scale), gy) : mul(g, scale), gi], axes),
+        () => sumTo(mul(g, y), scale.shape),
+        () => sumTo(g, shift.shape),
+      ];
     let sums: Tensor | undefined;
     let products: Tensor | undefined;
     const sumOf = () => (sums ??= sum(g, axes, keepDims));
@@ -109,15 +118,17 @@ const batchNormSpec: OpSpec<NormaliseAttrs> = {
       () => {
         const share = 1 / countOver(x, axes);
         const across = sub(sub(g, mul(sumOf(), share)), mul(y, mul(productsOf(), share)));
-        const first = mul(across, mul(reshape(inverse, withOnes(x.shape, axes)), scale));
-        return gs.some(other => other) ? add(first, slope()) : first;
+        const slope = mul(across, mul(reshape(inverse, withOnes(x.shape, axes)), scale));
+        return gy || gi ? add(slope, slopeOf([y, inverse], [gy, gi], axes)) : slope;
       },
       () => sumTo(productsOf(), scale.shape),
       () => sumTo(sumOf(), shift.shape),
     ];
   },
-};
-defineOp(batchNormSpec);
+});
+const layerNormSpec = affineNorm('layerNorm');
+const batchNormSpec = affineNorm('batchNorm');
+for (const spec of [layerNormSpec, batchNormSpec]) defineOp(spec);
 const scaleAndShift: Expr = {
   inputs: 3,
   immediates: [],
@@ -128,8 +139,18 @@ const scaleAndShift: Expr = {
   outs: [4],
 };
 
-/** y * scale + shift. */
-function affine(y: Tensor, scale: Value, shift: Value): Tensor {
+/** Normalises over the axes, then scales and shifts, which broadcast. */
+function norm(
+  spec: OpSpec<NormaliseAttrs>,
+  x: Tensor,
+  scale: Value,
+  shift: Value,
+  attrs: NormaliseAttrs,
+): Tensor {
+  const fits = (v: Value): v is Tensor =>
+    v instanceof Tensor && broadcastStrides(v.shape, v.view.strides, x.shape) !== null;
+  if (fits(scale) && fits(shift)) return apply(spec, [x, scale, shift], attrs)[0];
+  const [y] = apply(normaliseSpec, [x], attrs);
   const scaled = scale === 1 ? y : mul(y, scale);
   return shift === 0 ? scaled : add(scaled, shift);
 }
@@ -139,7 +160,7 @@ function affine(y: Tensor, scale: Value, shift: Value): Tensor {
  * one set per task.
  */
 export const layerNorm = (x: Tensor, scale: Value = 1, shift: Value = 0, eps = 1e-5): Tensor =>
-  affine(normalise(x, -1, eps)[0], scale, shift);
+  norm(layerNormSpec, x, scale, shift, { axes: [axisIndex('layerNorm', -1, x.shape)], eps });
 
 /**
  * Batch normalisation (Ioffe & Szegedy 2015) by the statistics of this very batch, per channel (the last axis) and,
@@ -154,15 +175,5 @@ export function batchNorm(
 ): Tensor {
   const axes = [...x.shape.keys()].slice(tasks ? 1 : 0, -1);
   if (axes.length === 0) throw new ShapeError(`batchNorm: ${show(x.shape)} leaves no axis to average over`);
-  const even = (v: Value): v is Tensor => v instanceof Tensor && isEven(v.shape, x.shape, axes);
-  if (even(scale) && even(shift)) return apply(batchNormSpec, [x, scale, shift], { axes, eps })[0];
-  return affine(normalise(x, axes, eps)[0], scale, shift);
+  return norm(batchNormSpec, x, scale, shift, { axes, eps });
 }
-
-/** Whether a shape broadcasts to `to` without making it larger, and is constant along `axes`. */
-const isEven = (shape: Shape, to: Shape, axes: readonly number[]): boolean =>
-  shape.length <= to.length &&
-  shape.every((n, i) => {
-    const axis = to.length - shape.length + i;
-    return n === 1 || (n === to[axis] && !axes.includes(axis));
-  });
