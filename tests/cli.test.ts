@@ -55,7 +55,9 @@ describe('weightloom', () => {
   });
 
   it('refuses a malformed WEIGHTLOOM_PERTURB', () => {
-    const { status, stderr } = weightloom(['selftest', '--backend', 'ref'], { WEIGHTLOOM_PERTURB: 'softmax' });
+    const { status, stderr } = weightloom(['selftest', '--backend', 'ref'], {
+      WEIGHTLOOM_PERTURB: 'softmax',
+    });
     expect(status).toBe(2);
     expect(stderr).toMatch(/WEIGHTLOOM_PERTURB is 'softmax'; expected BACKEND:OP/);
   });

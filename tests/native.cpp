@@ -47,8 +47,7 @@ void testPool() {
     }
   };
   const auto check = [&](const Sums& s, const char* what) {
-    for (size_t i = 0; i < 1000; ++i)
-      expect(s.visits[i] == 1 && s.value[i] == static_cast<double>(i) * 2016, what);
+    for (size_t i = 0; i < 1000; ++i) expect(s.visits[i] == 1 && s.value[i] == static_cast<double>(i) * 2016, what);
   };
   for (int threads : {1, 2, 3, 4}) {
     wl::setThreads(threads);
@@ -85,14 +84,14 @@ void testPool() {
       6, 1,
       [](void* context, int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
-          wl::parallelFor(1000, 100,
-                          [](void* inner, int64_t b, int64_t e) {
-                            Sums& s = *static_cast<Sums*>(inner);
-                            for (int64_t k = b; k < e; ++k)
-                              s.value[static_cast<size_t>(k)] = static_cast<double>(k) * 2016,
-                                                                ++s.visits[static_cast<size_t>(k)];
-                          },
-                          &(*static_cast<std::vector<Sums>*>(context))[static_cast<size_t>(i)]);
+          wl::parallelFor(
+              1000, 100,
+              [](void* inner, int64_t b, int64_t e) {
+                Sums& s = *static_cast<Sums*>(inner);
+                for (int64_t k = b; k < e; ++k)
+                  s.value[static_cast<size_t>(k)] = static_cast<double>(k) * 2016, ++s.visits[static_cast<size_t>(k)];
+              },
+              &(*static_cast<std::vector<Sums>*>(context))[static_cast<size_t>(i)]);
       },
       &nested);
   for (const Sums& s : nested) check(s, "nested");
@@ -100,9 +99,12 @@ void testPool() {
   for (int round = 0; round < 20; ++round) {
     bool caught = false;
     try {
-      wl::parallelFor(1000, 10, [](void*, int64_t begin, int64_t) {
-        if (begin == 500) throw std::runtime_error("no");
-      }, nullptr);
+      wl::parallelFor(
+          1000, 10,
+          [](void*, int64_t begin, int64_t) {
+            if (begin == 500) throw std::runtime_error("no");
+          },
+          nullptr);
     } catch (const std::runtime_error&) {
       caught = true;
     }
@@ -238,8 +240,37 @@ std::vector<int32_t> twoOuts(const wl::Table& table) {
   int32_t bits;
   std::memcpy(&bits, &half, 4);
   // Operands: 0 a, 1 b, 2 immediate, 3 temporary, 4 and 5 outs.
-  return {2, 1, 1, 2, 3, bits, 0, 2, 1, 2, opcode(table, "mul"), 3, 0, 1, 0, 0, 0,
-          opcode(table, "add"), 4, 3, 2, 0, 0, 0, opcode(table, "max"), 5, 3, 1, 0, 0, 0};
+  return {2,
+          1,
+          1,
+          2,
+          3,
+          bits,
+          0,
+          2,
+          1,
+          2,
+          opcode(table, "mul"),
+          3,
+          0,
+          1,
+          0,
+          0,
+          0,
+          opcode(table, "add"),
+          4,
+          3,
+          2,
+          0,
+          0,
+          0,
+          opcode(table, "max"),
+          5,
+          3,
+          1,
+          0,
+          0,
+          0};
 }
 
 // The sum of a * b over the trailing axes.
@@ -314,8 +345,7 @@ void testKernels(const wl::Table& table) {
         for (int64_t j = 0; j < n; ++j) squares += (a[i * n + j] - mean) * (a[i * n + j] - mean);
         const double inverse = 1 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(eps));
         if (n > 0) near(sums[i], inverse, 1e-4, "normalise: inverse");
-        for (int64_t j = 0; j < n; ++j)
-          near(z[i * n + j], (a[i * n + j] - mean) * inverse, 1e-4, "normalise");
+        for (int64_t j = 0; j < n; ++j) near(z[i * n + j], (a[i * n + j] - mean) * inverse, 1e-4, "normalise");
       }
     });
 
