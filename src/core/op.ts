@@ -130,12 +130,11 @@ function commandOf<A>(
 
 const noAttrs: Attrs = Object.freeze({});
 
-function checkInput<A>(op: OpSpec<A>, ins: readonly Tensor[], i: number): Tensor {
+function checkInput<A>(op: OpSpec<A>, ins: readonly unknown[], i: number): Tensor {
   const x = ins[i];
-  if (!(x instanceof Tensor)) {
-    if ((x as unknown) instanceof Opaque) (x as unknown as Opaque).refuse(op.name);
+  if (x instanceof Opaque) x.refuse(op.name);
+  if (!(x instanceof Tensor))
     throw new ArgumentError(`${op.name}: input ${i} must be a tensor, got ${typeof x}`);
-  }
   checkUsable(x, op.name);
   const want = op.dtypes ? op.dtypes[Math.min(i, op.dtypes.length - 1)] : 'f32';
   if (want && x.view.storage.dtype !== want)
