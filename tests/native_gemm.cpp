@@ -197,14 +197,27 @@ static int32_t opcode(const char* name) {
 
 // What is run on a product p with one further input e.
 enum Ending { kPlain, kRelu, kTwice };
+static void append(std::vector<int32_t>& words, const char* scalar, int32_t target, int32_t a, int32_t b) {
+  words.insert(words.end(), {opcode(scalar), target, a, b});
+  words.resize(words.size() + kArity - 2);
+}
 // kRelu: relu(p + e). kTwice: p * 3 + p.
 static std::vector<int32_t> ending(Ending kind) {
   if (kind == kPlain) return {};
-  if (kind == kRelu) return {2, 0, 1, 1, 2, 0, 0, 1, opcode("add"), 2, 0, 1, 0, opcode("relu"), 3, 2, 0, 0};
+  std::vector<int32_t> words;
+  if (kind == kRelu) {
+    words = {2, 0, 1, 1, 2, 0, 0, 1};
+    append(words, "add", 2, 0, 1);
+    append(words, "relu", 3, 2, 0);
+    return words;
+  }
   const float three = 3;
   int32_t bits;
   memcpy(&bits, &three, 4);
-  return {2, 1, 1, 1, 2, bits, 1, -1, 1, opcode("mul"), 3, 0, 2, 0, opcode("add"), 4, 3, 0, 0};
+  words = {2, 1, 1, 1, 2, bits, 1, -1, 1};
+  append(words, "mul", 3, 0, 2);
+  append(words, "add", 4, 3, 0);
+  return words;
 }
 static double ended(Ending kind, double p, double e) {
   return kind == kPlain ? p : kind == kRelu ? (p + e > 0 ? p + e : 0) : 4 * p;
