@@ -202,6 +202,7 @@ describe('gradients', () => {
   });
 
   it('refuse promises, values that are no scalars, and ops without a derivative', () => {
+    // The types forbid both; JavaScript callers are told at run time.
     const late = (async (x: Tensor) => x) as unknown as (x: Tensor) => Tensor;
     expect(codeOf(() => grad(late)(at(1)))).toBe('ERR_GRAPH');
     expect(codeOf(() => vjp(late, at(1)))).toBe('ERR_GRAPH');

@@ -110,6 +110,7 @@ function drawParts({ kind, T, n, E, i, o, base, counts, seed }: Case) {
       basis,
       a,
       b,
+      // No base is null to the constructors, while the record of parts holds tensors only.
       base: shared = null as unknown as Tensor,
     }: Record<string, Tensor>): Generated =>
       kind === 'full'
@@ -267,6 +268,7 @@ describe('a generated weight is opaque', () => {
   const phi = { code: normal(key(0), [2, 3]), basis: normal(key(1), [3, 4, 5]) };
   const weave = (p: typeof phi) => new FullGenerated(p.code, p.basis);
   const w = weave(phi);
+  // The types keep it out of arithmetic; JavaScript callers are told at run time.
   const asTensor = w as unknown as Tensor;
 
   it.each<[string, () => unknown]>([

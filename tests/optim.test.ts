@@ -191,6 +191,7 @@ describe('on f32', () => {
     const params = { w: tensor([2]), b: tensor([2]), ids: tensor(Int32Array.of(7)) };
     const optimiser = adamw(0.1, { weightDecay: 0.5, decays: path => path === 'w' });
     const state = optimiser.init(params);
+    // Gradients are typed like the parameters, but are null where a leaf is not f32.
     const grads = { w: tensor([1]), b: tensor([1]), ids: null as unknown as Tensor };
     const [updates] = optimiser.update(grads, state, params);
     const after = applyUpdates(params, updates);

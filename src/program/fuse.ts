@@ -183,23 +183,21 @@ function express(
   const inside = new Set(members.map(m => m.outs[0].storage));
   if (first) produced.set(first, 0);
   const extra = first ? 1 : 0;
-  const inputs: View[] = [];
   for (const m of members)
     for (const raw of m.ins) {
       if (inside.has(raw.storage) || raw.storage === first) continue;
       const v = viewAs(raw, shape)!;
-      if (!inputs.some(w => sameLayout(v, w))) inputs.push(v);
+      if (!ins.some(w => sameLayout(v, w))) ins.push(v);
     }
-  ins.push(...inputs);
   const immediate = (value: number) => {
     const at = immediates.findIndex(x => Object.is(x, value));
     return at >= 0 ? -1 - at : -immediates.push(value);
   };
-  const total = inputs.length + extra;
+  const total = ins.length + extra;
   for (const m of members) {
     const { expr } = m.attrs as { expr: Expr };
     const read = (v: View) =>
-      produced.get(v.storage) ?? extra + inputs.findIndex(w => sameLayout(viewAs(v, shape)!, w));
+      produced.get(v.storage) ?? extra + ins.findIndex(w => sameLayout(viewAs(v, shape)!, w));
     const registers = m.ins.map(read);
     const map = (r: number) => (r < 0 ? immediate(expr.immediates[-1 - r]) : registers[r]);
     for (const { scalar, args } of expr.code) {
