@@ -13,7 +13,7 @@ import {
 } from './structure.js';
 
 /** The design asked for 700; the contract's types (80), typed errors (55) and texts that name what was given made it more. */
-const MAX_CORE_LINES = 946;
+const MAX_CORE_LINES = 935;
 const MAX_FILE_LINES = 600;
 
 const root = join(import.meta.dirname, '..');

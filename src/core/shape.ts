@@ -110,20 +110,3 @@ export function reshapeStrides(shape: Shape, strides: Shape, to: Shape): number[
   }
   return out;
 }
-
-/** A non-negative axis; throws ShapeError naming `op`, the axis and the shape. */
-export function axisIndex(op: string, axis: number, shape: Shape): number {
-  const at = axis < 0 ? axis + shape.length : axis;
-  if (!Number.isInteger(axis) || at < 0 || at >= shape.length)
-    throw new ShapeError(`${op}: axis ${axis} is not an axis of ${show(shape)}`);
-  return at;
-}
-
-/** Sorted, distinct, non-negative axes; all of them for `undefined`. */
-export function axisList(op: string, axes: number | readonly number[] | undefined, shape: Shape): number[] {
-  if (axes === undefined) return shape.map((_, i) => i);
-  const list = (typeof axes === 'number' ? [axes] : axes).map(a => axisIndex(op, a, shape));
-  if (new Set(list).size !== list.length)
-    throw new ShapeError(`${op}: axes ${show(list)} name one axis twice`);
-  return list.sort((a, b) => a - b);
-}

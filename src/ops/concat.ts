@@ -1,9 +1,11 @@
 /** Putting tensors beside each other: strided copies into windows of one new tensor, so there are no kernels here. */
+
 import type { Command, View } from '../core/backend.js';
 import { DTypeError, ShapeError } from '../core/errors.js';
 import { apply, type OpSpec } from '../core/op.js';
-import { axisIndex, sameShape, show } from '../core/shape.js';
+import { sameShape, show } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
+import { axisIndex } from './axes.js';
 import { expand, slice } from './views.js';
 
 /** The part `start .. start+size-1` of a view along `axis`. */

@@ -1,8 +1,10 @@
 /** Indexing: `take` and `scatterAdd`, each the other's derivative, and one-hot codes. Indices are i32. */
+
 import { ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
-import { axisIndex, type Shape, sameShape, show, sizeOf } from '../core/shape.js';
+import { type Shape, sameShape, show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
+import { axisIndex } from './axes.js';
 import { cast } from './cast.js';
 import { ge, lt, mul, where } from './elementwise.js';
 import { reshape } from './views.js';

@@ -2,9 +2,9 @@
 import type { Command, Expr } from '../core/backend.js';
 import { ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
-import { axisIndex, axisList, broadcastStrides, type Shape, show, sizeOf } from '../core/shape.js';
+import { broadcastStrides, type Shape, show, sizeOf } from '../core/shape.js';
 import { Tensor } from '../core/tensor.js';
-import { axesLast, withOnes, without } from './axes.js';
+import { axesLast, axisIndex, axisList, withOnes, without } from './axes.js';
 import { add, broadcastView, mul, scalarNamed, square, sub, type Value } from './elementwise.js';
 import { mean, sum, sumTo } from './reduce.js';
 import { reshape } from './views.js';

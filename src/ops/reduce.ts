@@ -1,9 +1,9 @@
 /** Reductions over any axes. Kernels see the reduced axes last; the view does that without a copy. */
 import { ArgumentError, ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
-import { axisIndex, axisList, type Shape, sameShape, show, sizeOf } from '../core/shape.js';
+import { type Shape, sameShape, show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
-import { axesLast, withOnes, without } from './axes.js';
+import { axesLast, axisIndex, axisList, withOnes, without } from './axes.js';
 import { div, eq, mul, square, sub } from './elementwise.js';
 import { broadcastTo, reshape } from './views.js';
 

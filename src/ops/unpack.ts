@@ -1,8 +1,10 @@
 /** One tensor as windows side by side. */
+
 import { ShapeError } from '../core/errors.js';
 import { apply, defineOp, type OpSpec } from '../core/op.js';
-import { axisIndex, show } from '../core/shape.js';
+import { show } from '../core/shape.js';
 import { full, type Tensor } from '../core/tensor.js';
+import { axisIndex } from './axes.js';
 import { concat } from './concat.js';
 
 interface UnpackAttrs {

@@ -1,10 +1,9 @@
 /** Other ways to look at the same memory; only `contiguous` (and `reshape`, where axes do not chain) copies. */
+
 import type { View } from '../core/backend.js';
 import { ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
 import {
-  axisIndex,
-  axisList,
   broadcastStrides,
   isDense,
   reshapeStrides,
@@ -14,6 +13,7 @@ import {
   sizeOf,
 } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
+import { axisIndex, axisList } from './axes.js';
 import { pad } from './concat.js';
 import { sumTo } from './reduce.js';
 
