@@ -24,7 +24,11 @@ export interface AdamState {
 /** 1 - beta^t without cancellation: in f32 the difference itself is off by 1e-5 for beta = 0.999. */
 const correction = (beta: number, t: Tensor): Tensor => neg(expm1(mul(t, Math.log(beta))));
 
-/** Adam (Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1). */
+/**
+ * Adam (Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1, in the order of section 2's
+ * last paragraph: both corrections are one factor of the rate, and eps is scaled to match). Moments of parameters that
+ * get no gradient decay into subnormal numbers and are kept as they are, so every backend has the same state.
+ */
 export function adam(
   learningRate: LearningRate,
   { beta1 = 0.9, beta2 = 0.999, eps = 1e-8 }: AdamOptions = {},
@@ -35,10 +39,11 @@ export function adam(
       const step = add(state.step, 1);
       const mean = mapGrads((g, m) => add(mul(m, beta1), mul(g, 1 - beta1)), grads, state.mean);
       const squares = mapGrads((g, v) => add(mul(v, beta2), mul(square(g), 1 - beta2)), grads, state.square);
-      const rate = div(descentAt(learningRate, state.step), correction(beta1, step));
-      const scale = correction(beta2, step);
+      const scale = sqrt(correction(beta2, step));
+      const rate = div(mul(descentAt(learningRate, state.step), scale), correction(beta1, step));
+      const floor = mul(scale, eps);
       const updates = mapGrads(
-        (_g, m, v) => div(mul(m, rate), add(sqrt(div(v, scale)), eps)),
+        (_g, m, v) => div(mul(m, rate), add(sqrt(v), floor)),
         grads,
         mean,
         squares,
