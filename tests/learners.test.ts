@@ -33,10 +33,10 @@ import {
   initialState,
   type Learner,
   prototypes,
-  queryLoss,
   queryScores,
   summarise,
   train,
+  trainingLoss,
 } from '../src/meta/index.js';
 import { adam, chain, clipByGlobalNorm, cosineSchedule, warmupSchedule } from '../src/optim/index.js';
 
@@ -130,7 +130,7 @@ describe('on ref', () => {
         queries: 10,
       });
     const start = initialState(learner.init(key(0)), optimiser);
-    const end = await train({ loss: queryLoss(learner, 1), optimiser, batch }, start, { steps });
+    const end = await train({ loss: trainingLoss(learner, 1), optimiser, batch }, start, { steps });
     return { before: await unseen(learner, start.params), after: await unseen(learner, end.params) };
   }
   const target = serial(dense(20), relu, dense(20), relu, dense(1, { gain: 1 }));
@@ -198,7 +198,7 @@ describe('on ref', () => {
       query: { x, y: tensor(Int32Array.of(0, 1, 2, 0, 2, 1, 0, 1), [2, 4]) },
     };
     const end = await train(
-      { loss: queryLoss(learner, 3), optimiser, batch: () => episode },
+      { loss: trainingLoss(learner, 3), optimiser, batch: () => episode },
       initialState(params, optimiser),
       { steps: 30 },
     );

@@ -138,7 +138,7 @@ describe('a sinusoid run', () => {
     expect(readFileSync(join(out, 'sinusoid.png')).subarray(1, 4).toString()).toBe('PNG');
   });
 
-  test.each(['maml', 'fomaml'])('%s lowers the error too', async method => {
+  test.each(['maml', 'fomaml', 'meta-sgd', 'anil', 'cavia', 'latent', 'reptile'])('%s lowers the error too', async method => {
     const args = [
       '--method',
       method,
@@ -360,7 +360,7 @@ describe('what goes wrong', () => {
       /cannot load the task module \.\/missing\.mjs/,
     ],
     ['no task', ['train'], 2, /TASK missing/],
-    ['an unknown method', ['train', 'sinusoid', '--method', 'magic'], 2, /expected one of hypernet, maml/],
+    ['an unknown method', ['train', 'sinusoid', '--method', 'magic'], 2, /expected one of hypernet, latent/],
     ['a method that does not fit', ['train', 'gp', '--method', 'protonet'], 2, /gp is regression/],
     ['no steps', ['train', 'sinusoid', '--steps', '0'], 2, /a whole number of at least 1/],
     ['a data folder that is missing', ['train', 'omniglot', '--data', './nowhere'], 1, /nowhere.*ERR_DATA/],
@@ -461,12 +461,12 @@ describe('what goes wrong', () => {
 /** Prints resident bytes after steps 400 and 2000 of eager MAML, and the live tensors of 20 and of 60 more. */
 const endless = `
   import { init, memory, scope, tree, valueAndGrad, key, relu, dense, serial } from '${pathToFileURL(dist)}/index.js';
-  import { drawEpisodes, maml, queryLoss } from '${pathToFileURL(dist)}/meta/index.js';
+  import { drawEpisodes, maml, trainingLoss } from '${pathToFileURL(dist)}/meta/index.js';
   import { adam, applyUpdates } from '${pathToFileURL(dist)}/optim/index.js';
   import { sinusoid } from '${pathToFileURL(dist)}/data/sinusoid.js';
   const backend = await init({ backend: 'cpu' });
   const learner = maml(serial(dense(16), relu, dense(1)), [1], { steps: 2, learningRate: 0.01 });
-  const differentiate = valueAndGrad(queryLoss(learner, 1));
+  const differentiate = valueAndGrad(trainingLoss(learner, 1));
   const optimiser = adam(1e-3);
   let params = learner.init(key(0));
   let state = optimiser.init(params);

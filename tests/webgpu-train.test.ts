@@ -14,7 +14,7 @@ import {
   use,
   valueAndGrad,
 } from '../src/index.js';
-import { drawEpisodes, hypernetLearner, initialState, queryLoss, train } from '../src/meta/index.js';
+import { drawEpisodes, hypernetLearner, initialState, train, trainingLoss } from '../src/meta/index.js';
 import { adam, chain, clipByGlobalNorm } from '../src/optim/index.js';
 
 interface Run {
@@ -37,7 +37,7 @@ async function run(): Promise<Run> {
   const learner = hypernetLearner(hyper, () => batch(0).support);
   const batch = (step: number) =>
     drawEpisodes(sinusoid, { split: 'train', seed: 7, first: step * 8, tasks: 8, shots: 10, queries: 10 });
-  const loss = queryLoss(learner, 1);
+  const loss = trainingLoss(learner, 1);
   const optimiser = chain(clipByGlobalNorm(1), adam(1e-3));
   const start = initialState(learner.init(key(7)), optimiser);
   const { grads } = valueAndGrad(loss)(start.params, batch(0));

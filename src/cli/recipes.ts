@@ -10,13 +10,19 @@ import { sinusoid } from '../data/sinusoid.js';
 import { asTaskFamily, type TaskFamily } from '../data/task.js';
 import { fullHead, hypernet, setEncoder } from '../hyper/index.js';
 import {
+  anil,
+  cavia,
   conv4,
   drawEpisodes,
   generatedClassifier,
   hypernetLearner,
   type Learner,
+  latentLearner,
+  type MamlOptions,
   maml,
+  metaSgd,
   prototypes,
+  reptile,
 } from '../meta/index.js';
 import { dense, flatten, type Layer, serial } from '../nn/index.js';
 import { relu } from '../ops/index.js';
@@ -25,12 +31,24 @@ import {
   chain,
   clipByGlobalNorm,
   cosineSchedule,
+  linearSchedule,
+  sgd,
   type Transform,
   warmupSchedule,
 } from '../optim/index.js';
 
 /** Ways of learning from tasks the command line knows. */
-export const METHODS = ['hypernet', 'maml', 'fomaml', 'protonet'] as const;
+export const METHODS = [
+  'hypernet',
+  'latent',
+  'maml',
+  'fomaml',
+  'meta-sgd',
+  'anil',
+  'reptile',
+  'cavia',
+  'protonet',
+] as const;
 export type Method = (typeof METHODS)[number];
 
 /** Ways of dividing Omniglot; see `omniglotClasses`. */
@@ -127,42 +145,78 @@ const adamTo =
     return chain(clipByGlobalNorm(clip), adam(warmupSchedule(rise, rate)));
   };
 
-/** 10 support rows, as in the sinusoid experiments of Finn et al. 2017; the target is their 40-40 network. */
+/**
+ * 10 support rows, as in the sinusoid experiments of Finn et al. 2017; the target is their 40-40 network. Learners that
+ * take gradient steps train with one (Reptile with ten) and are shown with ten beside it.
+ */
 function regression(family: TaskFamily, method: Method): Recipe {
-  if (method === 'protonet')
-    throw new ArgumentError(
-      `protonet compares classes and ${family.name} is regression; expected hypernet, maml or fomaml`,
-    );
-  const target = serial(dense(40), relu, dense(40), relu, dense(family.outSize, { gain: 1 }));
-  const common = { task: family.name, optimiser: adamTo(1e-3, 1), record: {} };
-  const testing = { family, tasks: 100, shots: 10, queries: 50 };
-  if (method === 'hypernet') {
-    const training = { family, tasks: 32, shots: 10, queries: 20 };
-    const hyper = hypernet({
-      target,
-      inShape: family.inShape,
-      condition: setEncoder([64, 64, 64]),
-      trunk: serial(dense(64), relu, dense(64)),
-      head: fullHead({ base: true }),
-    });
-    const { family: _, ...sizes } = training;
-    const example = () => drawEpisodes(family, { split: 'train', seed: 0, first: 0, ...sizes }).support;
-    return {
-      ...common,
-      optimiser: adamTo(2e-3, 1),
-      learner: hypernetLearner(hyper, example),
-      training,
-      testing,
-      steps: 20_000,
-    };
-  }
-  return {
-    ...common,
-    learner: maml(target, family.inShape, { steps: 1, learningRate: 0.01, firstOrder: method === 'fomaml' }),
+  const { inShape, outSize } = family;
+  const hidden = [dense(40), relu, dense(40), relu];
+  const head = dense(outSize, { gain: 1 });
+  const target = serial(...hidden, head);
+  const common = {
+    task: family.name,
+    optimiser: adamTo(1e-3, 1),
     training: { family, tasks: 25, shots: 10, queries: 10 },
-    testing,
-    steps: 10_000,
+    testing: { family, tasks: 100, shots: 10, queries: 50 },
+    steps: 40_000,
+    record: {},
   };
+  const stepping = (make: (options: MamlOptions) => Learner, options: MamlOptions) => ({
+    ...common,
+    learner: make(options),
+    baseline: { name: '10 steps', learner: make({ ...options, steps: 10 }) },
+  });
+  switch (method) {
+    case 'hypernet':
+    case 'latent': {
+      const training = { family, tasks: 32, shots: 10, queries: 20 };
+      const hyper = hypernet({
+        target,
+        inShape,
+        condition: setEncoder([64, 64, 64]),
+        trunk: serial(dense(64), relu, dense(64)),
+        head: fullHead({ base: true }),
+      });
+      const { family: _, ...sizes } = training;
+      const example = () => drawEpisodes(family, { split: 'train', seed: 0, first: 0, ...sizes }).support;
+      const learner =
+        method === 'hypernet'
+          ? hypernetLearner(hyper, example)
+          : latentLearner(hyper, { steps: 1, learningRate: 0.1 }, example);
+      return { ...common, optimiser: adamTo(2e-3, 1), learner, training, steps: 20_000 };
+    }
+    case 'maml':
+    case 'fomaml':
+      return stepping(options => maml(target, inShape, options), {
+        steps: 1,
+        learningRate: 0.01,
+        firstOrder: method === 'fomaml',
+      });
+    case 'meta-sgd':
+      // Its rates suit the number of steps they were learned with.
+      return { ...common, learner: metaSgd(target, inShape, { steps: 1, learningRate: 0.01 }) };
+    case 'anil':
+      return stepping(options => anil(serial(...hidden), head, inShape, options), {
+        steps: 1,
+        learningRate: 0.01,
+      });
+    case 'cavia':
+      return stepping(options => cavia(target, inShape, { ...options, contextSize: 4 }), {
+        steps: 1,
+        learningRate: 1,
+      });
+    case 'reptile':
+      return {
+        ...common,
+        learner: reptile(target, inShape, { steps: 10, learningRate: 0.005 }),
+        optimiser: steps => sgd(linearSchedule(1, 0.05, steps)),
+      };
+    case 'protonet':
+      throw new ArgumentError(
+        `protonet compares classes and ${family.name} is regression; expected another method`,
+      );
+  }
 }
 
 const WAYS = 5;
@@ -179,6 +233,9 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     record: {},
   };
   const plain = prototypes(embed, inShape);
+  const head = dense(outSize, { gain: 1 });
+  const target = serial(embed, head);
+  const options = { steps: 1, learningRate: 0.4, firstOrder: method === 'fomaml' };
   switch (method) {
     case 'hypernet': {
       const baseline = { name: 'class means', learner: plain };
@@ -187,11 +244,21 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     case 'protonet':
       return { ...common, learner: plain };
     case 'maml':
-    case 'fomaml': {
-      const target = serial(embed, dense(outSize, { gain: 1 }));
-      const learner = maml(target, inShape, { steps: 1, learningRate: 0.4, firstOrder: method === 'fomaml' });
-      return { ...common, learner };
+    case 'fomaml':
+      return { ...common, learner: maml(target, inShape, options) };
+    case 'meta-sgd':
+      return { ...common, learner: metaSgd(target, inShape, options) };
+    case 'anil':
+      return { ...common, learner: anil(embed, head, inShape, options) };
+    case 'reptile': {
+      const learner = reptile(target, inShape, { steps: 10, learningRate: 0.05 });
+      return { ...common, learner, optimiser: steps => sgd(linearSchedule(1, 0.05, steps)) };
     }
+    case 'cavia':
+    case 'latent':
+      throw new ArgumentError(
+        `${method} is for regression here and ${family.name} is classification; expected another method`,
+      );
   }
 }
 
@@ -214,7 +281,7 @@ function omniglotRecipe({ method, protocol, data }: RecipeOptions): Recipe {
   const recipe = classification(testing, method);
   const { train, test } = omniglotClasses(omniglot, split);
   const record = { trainClasses: JSON.stringify(train), testClasses: JSON.stringify(test) };
-  if (method === 'maml' || method === 'fomaml') return { ...recipe, record };
+  if (method !== 'hypernet' && method !== 'protonet') return { ...recipe, record };
   const family = omniglotEpisodes(omniglot, { ...split, ways: 30 });
   return { ...recipe, training: { family, tasks: 1, shots: 1, queries: 5 }, record };
 }

@@ -5,7 +5,14 @@ import { type BackendName, init } from '../backends/init.js';
 import { CheckpointError } from '../core/errors.js';
 import { loadSafetensors, saveSafetensors } from '../io/files.js';
 import type { Safetensors } from '../io/safetensors.js';
-import { drawEpisodes, packState, queryLoss, type TrainingState, train, unpackState } from '../meta/index.js';
+import {
+  drawEpisodes,
+  packState,
+  type TrainingState,
+  train,
+  trainingLoss,
+  unpackState,
+} from '../meta/index.js';
 import { type Arguments, flag, integer, oneOf, parse, text } from './args.js';
 import { drawUnseen } from './figure.js';
 import { Metrics } from './metrics.js';
@@ -180,7 +187,7 @@ function chosen(
 function trainingOf({ training, learner, optimiser }: Recipe, { steps, seed }: Settings) {
   const { family, ...sizes } = training;
   return {
-    loss: queryLoss(learner, family.outSize),
+    loss: trainingLoss(learner, family.outSize),
     optimiser: optimiser(steps),
     batch: (step: number) =>
       drawEpisodes(family, { split: 'train', seed, first: step * sizes.tasks, ...sizes }),

@@ -1,5 +1,6 @@
 /** Learning from tasks: episodes, inner loops, learners, training and evaluation. */
 export { type AdaptOptions, adapt, perTask } from './adapt.js';
+export { type CaviaOptions, cavia } from './cavia.js';
 export { packState, unpackState } from './checkpoint.js';
 export { type ClassifierParams, classMeans, generatedClassifier, prototypes } from './classes.js';
 export { conv4, imageNorm } from './embedding.js';
@@ -14,7 +15,7 @@ export {
   toEpisodes,
 } from './episodes.js';
 export { type EvaluateOptions, evaluate, type Summary, summarise } from './evaluate.js';
-export { hypernetLearner } from './hypernet.js';
-export { type Learner, queryLoss, queryScores } from './learner.js';
-export { type MamlOptions, maml } from './maml.js';
+export { fineTuned, hypernetLearner, latentLearner } from './hypernet.js';
+export { type Learner, queryScores, trainingLoss } from './learner.js';
+export { anil, type MamlOptions, maml, metaSgd, reptile } from './maml.js';
 export { initialState, type Training, type TrainingState, type TrainOptions, train } from './trainer.js';

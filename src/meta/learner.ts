@@ -14,13 +14,18 @@ export interface Learner<P = any> {
    * family; learners that compare classes take any number of them, whatever they were trained with.
    */
   predict(params: P, support: Examples, x: Tensor, outSize: number): Tensor;
+  /** What training makes small, a scalar, where that is not the mean loss on the query sets (Reptile). */
+  loss?(params: P, episodes: Episodes): Tensor;
 }
 
-/** The training objective: the mean loss on the query sets. */
-export const queryLoss =
+/** The training objective: the learner's own, else the mean loss on the query sets. */
+export const trainingLoss =
   <P>(learner: Learner<P>, outSize: number) =>
-  (params: P, { support, query }: Episodes): Tensor =>
-    mean(taskLosses(learner.predict(params, support, query.x, outSize), query.y));
+  (params: P, episodes: Episodes): Tensor => {
+    if (learner.loss) return learner.loss(params, episodes);
+    const { support, query } = episodes;
+    return mean(taskLosses(learner.predict(params, support, query.x, outSize), query.y));
+  };
 
 /** What is reported: the score of each task on its query set, `[T]`. */
 export const queryScores =
