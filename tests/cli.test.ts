@@ -45,6 +45,7 @@ describe('weightloom', () => {
       /--backend was given 'abacus'; expected one of ref, cpu, webgpu, all/,
     ],
     [['bench', '--threads', '0'], /--threads was given '0'; expected a whole number of at least 1/],
+    [['bench', '--case', '('], /--case was given '\('; expected a regular expression/],
     [['bench', '--suite', 'Q'], /--suite was given 'Q'; expected letters of A/],
   ])('refuses %j with one line and exit code 2', (args, expected) => {
     const { status, stdout, stderr } = weightloom(args);
@@ -160,6 +161,44 @@ describe('bench', () => {
     ]);
     const product = results.find(({ id }) => id === 'A8')!;
     expect(product.gflops! * product.ms! * 1e6).toBeCloseTo(2 * 8 ** 3, 0);
+    expect(product.bytes).toBe(3 * 8 * 8 * 4);
+    // The gradient products read H, P and G and return those of H and P.
+    const [T, k, D] = [2, 3, 5];
+    expect(results.find(({ id, pass }) => id === 'B0' && pass === 'bwd')!.bytes).toBe(
+      4 * (2 * (T * k + k * D) + T * D),
+    );
+    expect(results.filter(({ w }) => w === 'H').map(({ pass }) => pass)).toEqual([
+      'fwd',
+      'fwdgrad',
+      'fwdbwd',
+    ]);
+    for (const { w, peak, cal } of results) {
+      expect(cal).toBeGreaterThan(0);
+      if (w !== 'H') expect(peak).toBeGreaterThan(0);
+    }
+  }, 120_000);
+
+  it("prints the machine's own rates as suite L, and the cases that --case picks", () => {
+    const args = ['bench', '--backend', 'cpu', '--suite', 'LAB', '--workloads', file, '--json'];
+    const { status, lines } = weightloom([...args, '--case', '^B']);
+    expect(status).toBe(0);
+    const results: BenchLine[] = lines.map(line => JSON.parse(line));
+    const rates = results.filter(({ w }) => w === 'L');
+    const ways = ['l2', 'l3', 'memory'].flatMap(level =>
+      ['read', 'write', 'copy'].map(way => `${level}-${way}`),
+    );
+    expect(rates.map(({ id }) => id)).toEqual(['fma', ...ways]);
+    // No processor is this slow or this fast.
+    for (const { gflops, GBs } of rates) {
+      expect(gflops ?? GBs).toBeGreaterThan(0.05);
+      expect(gflops ?? GBs).toBeLessThan(1e5);
+    }
+    expect(new Set(results.slice(rates.length).map(({ id }) => id))).toEqual(new Set(['B0']));
+    const none = weightloom([...args, '--case', 'nothing']);
+    expect([none.status, said(none.stderr)]).toEqual([
+      2,
+      ['weightloom: bench: --case nothing matches no id of suite LAB (ERR_ARGUMENT)'],
+    ]);
   }, 120_000);
 
   it.each(['tinybench', 'benchmark'])(

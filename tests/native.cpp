@@ -407,6 +407,23 @@ void testKernels(const wl::Table& table) {
     expect(static_cast<uint32_t>(bits.whole(0)) == 0x6b200159u && static_cast<uint32_t>(bits.whole(1)) == 0x99ba4efeu,
            "random");
   });
+  const char* modes[] = {"fma", "read", "write", "copy", "writeAround", "copyAround"};
+  for (int32_t mode = 0; mode < 6; ++mode)
+    for (int32_t pieces : {1, 3}) {
+      Tensor x = make({}, false), y = x;
+      x.shape = y.shape = {384}, x.strides = y.strides = {1}, x.offset = y.offset = 0;
+      x.data.assign(384, 2.f), y.data.assign(384, -1.f);
+      check(table, "machine", {&y}, {&x}, {mode, 3, pieces}, [&] {
+        double sum = 0;
+        for (float v : y.data) sum += v;
+        const bool all = mode >= 2;
+        for (float v : y.data) expect(!all || v == (mode % 2 ? 2.f : 1.f), modes[mode]);
+        // Reading leaves the sums of the lanes in front of each piece and nothing behind them.
+        const double lanes = (sum + 384 - 3 * 384 * 2) / pieces;
+        if (mode == 1) expect(lanes == 4 || lanes == 8 || lanes == 16, modes[mode]);
+        if (mode == 0) expect(y[0] != -1.f && std::isfinite(y[0]), modes[mode]);
+      });
+    }
 }
 
 // Whatever happens to the words, a list is refused or runs within its slots.

@@ -10,6 +10,7 @@ import { compile } from '../program/compile.js';
 import { flag, integer, oneOf, parse, text } from './args.js';
 import { failureLine } from './failure.js';
 import { BACKENDS } from './info.js';
+import { boundOf, type Machine, measureFlops, measureMachine, type Rate } from './machine.js';
 import { type BenchCase, SUITES, type Workloads } from './suites.js';
 import { type Timing, type TimingRule, time } from './timing.js';
 
@@ -24,14 +25,32 @@ export interface BenchLine {
   readonly min_ms?: number;
   readonly n?: number;
   readonly gflops?: number;
+  /** Of the operands and the results, each counted once. */
+  readonly bytes?: number;
+  /** 10^9 bytes a second, in lines of the machine itself (suite L). */
+  readonly GBs?: number;
+  /** Percent of the speed that the machine's own rates, measured in the same run, allow at most. */
+  readonly peak?: number;
+  /** The rate of multiply-adds around the case, as a fraction of the one measured at the start. */
+  readonly cal?: number;
   readonly note?: string;
   /** In place of the times, where the case could not be run. */
   readonly error?: string;
 }
 
-const letters = Object.keys(SUITES).join('');
+/** The suite of the machine's own rates. */
+const MACHINE_SUITE = 'L';
+const letters = Object.keys(SUITES).join('') + MACHINE_SUITE;
 const RING_SIZE = 1024;
 const DEFAULT_WORKLOADS = '../shared/peers/workloads.json';
+
+function regular(given: string): RegExp | undefined {
+  try {
+    return new RegExp(given);
+  } catch {
+    return undefined;
+  }
+}
 
 /** Arguments of `bench`. */
 export const benchSpec = {
@@ -41,6 +60,11 @@ export const benchSpec = {
       expected: `letters of ${letters}`,
       read: (given: string) => (new RegExp(`^[${letters}]+$`).test(given) ? given : undefined),
       fallback: 'E',
+    },
+    case: {
+      expected: 'a regular expression that some ids match',
+      read: regular,
+      fallback: undefined,
     },
     workloads: text('a file', undefined),
     threads: integer(1, undefined),
@@ -57,7 +81,7 @@ export function readWorkloads(path: string): Workloads {
   } catch (error) {
     throw new DataError(`workloads: ${path}: ${(error as Error).message}`);
   }
-  for (const key of ['timing', ...letters.replace('O', '')])
+  for (const key of ['timing', ...'ABCDEFGH'])
     if (typeof parsed !== 'object' || parsed === null || !(key in parsed))
       throw new DataError(`workloads: ${path} has no '${key}'`);
   return parsed as Workloads;
@@ -65,13 +89,23 @@ export function readWorkloads(path: string): Workloads {
 
 const tensors = (x: unknown): Tensor[] => tree.leaves(x).filter(leaf => leaf instanceof Tensor);
 
-/** Times one case, eager or compiled. `note` tells when a step that should train did not. */
+const bytesOf = (views: readonly Tensor[]) => views.reduce((bytes, x) => bytes + 4 * x.size, 0);
+
+/** What was measured of a case: its times, and the bytes of what it reads and of what it returns. */
+export interface Measured extends Timing {
+  readonly read: number;
+  readonly written: number;
+  /** Tells when a step that should train did not. */
+  readonly note?: string;
+}
+
+/** Times one case, eager or compiled. */
 export async function timeCase(
   { inputs, step, carried = 0, loss }: BenchCase,
   backend: Backend,
   rule: TimingRule,
   compiled: boolean,
-): Promise<Timing & { note?: string }> {
+): Promise<Measured> {
   const args = inputs();
   const program = compiled ? compile(step, { donate: [...Array(carried).keys()] }) : null;
   const inputsHeld = new Set(tensors(args.slice(carried)).map(x => x.view.storage));
@@ -90,7 +124,8 @@ export async function timeCase(
   call();
   const first = await settle();
   try {
-    const timing = await time(call, settle, rule);
+    const bytes = { read: bytesOf(tensors(args)), written: bytesOf(tensors(result)) };
+    const timing = { ...(await time(call, settle, rule)), ...bytes };
     if (!loss) return timing;
     const last = await settle();
     return Number(last) < Number(first) ? timing : { ...timing, note: `LOSS DID NOT FALL ${first} ${last}` };
@@ -100,53 +135,110 @@ export async function timeCase(
   }
 }
 
-const digits = (x: number) => Number(x.toPrecision(6));
+const digits = (x: number, count = 6) => Number(x.toPrecision(count));
 
-async function lineOf(
-  w: string,
-  bench: BenchCase,
-  backend: Backend,
-  rule: TimingRule,
-  compiled: boolean,
-): Promise<BenchLine> {
+/** What the lines of one run have in common. */
+interface Run {
+  readonly backend: Backend;
+  readonly rule: TimingRule;
+  readonly machine: Machine | null;
+}
+
+const headOf = (backend: Backend, w: string, id: string, pass: string, compiled = false) => {
   const { threads } = backend.describe();
-  const line = {
+  return {
     peer: `weightloom-${backend.name}${compiled ? '-compiled' : ''}`,
     threads: typeof threads === 'number' ? threads : 1,
     w,
-    id: bench.id,
-    pass: bench.pass,
+    id,
+    pass,
   };
+};
+
+async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean): Promise<BenchLine> {
+  const { backend, rule, machine } = run;
+  const { flops } = bench;
+  const head = headOf(backend, w, bench.id, bench.pass, compiled);
   try {
-    const { ms, min_ms, n, note } = await timeCase(bench, backend, rule, compiled);
-    const gflops = bench.flops === undefined ? {} : { gflops: digits(bench.flops / ms / 1e6) };
-    return { ...line, ms: digits(ms), min_ms: digits(min_ms), n, ...gflops, ...(note ? { note } : {}) };
+    const before = await calibrate(run);
+    const { ms, min_ms, n, read, written, note } = await timeCase(bench, backend, rule, compiled);
+    const after = await calibrate(run);
+    const line: BenchLine = { ...head, ms: digits(ms), min_ms: digits(min_ms), n };
+    return {
+      ...line,
+      ...(flops === undefined ? {} : { gflops: digits(flops / ms / 1e6) }),
+      ...(bench.eagerOnly ? {} : { bytes: read + written }),
+      ...(machine && !bench.eagerOnly
+        ? { peak: digits((100 * boundOf(machine, flops ?? 0, read, written)) / ms, 3) }
+        : {}),
+      ...(machine && { cal: digits(Math.min(before, after), 3) }),
+      ...(note ? { note } : {}),
+    };
   } catch (error) {
     if (error instanceof ArgumentError) throw error;
-    return { ...line, error: failureLine(error) };
+    return { ...head, error: failureLine(error) };
   }
+}
+
+const calibrate = async ({ backend, machine }: Run): Promise<number> =>
+  machine ? (await measureFlops(backend, 1)).perSecond / machine.flops.perSecond : Number.NaN;
+
+/** The machine's rates as lines of the suite L. */
+function machineLines(backend: Backend, { flops, levels }: Machine): BenchLine[] {
+  const line = (id: string, { ms, n }: Rate): BenchLine => ({
+    ...headOf(backend, MACHINE_SUITE, id, 'fwd'),
+    ms: digits(ms),
+    min_ms: digits(ms),
+    n,
+  });
+  const giga = (rate: Rate) => digits(rate.perSecond / 1e9, 4);
+  return [
+    { ...line('fma', flops), gflops: giga(flops) },
+    ...levels.flatMap(({ name, read, write, copy }) =>
+      Object.entries({ read, write, copy }).map(([way, rate]) => ({
+        ...line(`${name}-${way}`, rate),
+        GBs: giga(rate),
+      })),
+    ),
+  ];
 }
 
 /** Times suites and prints a line per case, eager and compiled. Exit code 1 if a case could not be run. */
 export async function benchCommand(args: string[]): Promise<number> {
   const { options } = parse(benchSpec, args);
   const workloads = readWorkloads(options.workloads ?? process.env.WEIGHTLOOM_WORKLOADS ?? DEFAULT_WORKLOADS);
+  const selected = [...options.suite].flatMap(w =>
+    w === MACHINE_SUITE
+      ? []
+      : SUITES[w](workloads).flatMap(bench => (options.case?.test(bench.id) === false ? [] : [{ w, bench }])),
+  );
+  if (selected.length === 0 && options.suite.replaceAll(MACHINE_SUITE, '') !== '')
+    throw new ArgumentError(`bench: --case ${options.case?.source} matches no id of suite ${options.suite}`);
   const backend = await init({ backend: options.backend, threads: options.threads });
+  const run: Run = { backend, rule: workloads.timing, machine: await measureMachine(backend) };
   let failed = false;
-  for (const w of options.suite)
-    for (const bench of SUITES[w](workloads))
-      for (const compiled of bench.eagerOnly ? [false] : [false, true]) {
-        const line = await lineOf(w, bench, backend, workloads.timing, compiled);
-        failed ||= line.error !== undefined;
-        console.log(options.json ? JSON.stringify(line) : show(line));
-      }
+  const print = (line: BenchLine) => {
+    failed ||= line.error !== undefined;
+    console.log(options.json ? JSON.stringify(line) : show(line));
+  };
+  if (run.machine && (options.suite.includes(MACHINE_SUITE) || !options.json))
+    machineLines(backend, run.machine).forEach(print);
+  for (const { w, bench } of selected)
+    for (const compiled of bench.eagerOnly ? [false] : [false, true])
+      print(await lineOf(run, w, bench, compiled));
   backend.dispose();
   return failed ? 1 : 0;
 }
 
-function show({ peer, id, pass, ms, min_ms, gflops, note, error }: BenchLine): string {
-  const head = `${peer.padEnd(26)} ${id.padEnd(16)} ${pass.padEnd(6)}`;
+function show({ peer, id, pass, ms, min_ms, gflops, bytes, GBs, peak, note, error }: BenchLine): string {
+  const head = `${peer.padEnd(26)} ${id.padEnd(16)} ${pass.padEnd(7)}`;
   if (error !== undefined) return `${head} ${error}`;
-  const rate = gflops === undefined ? '' : `  ${gflops.toPrecision(4)} GFLOP/s`;
-  return `${head} ${ms!.toPrecision(4)} ms  (least ${min_ms!.toPrecision(4)})${rate}${note ? `  ${note}` : ''}`;
+  const speed = GBs ?? (bytes === undefined ? undefined : bytes / ms! / 1e6);
+  return [
+    `${head} ${ms!.toPrecision(4)} ms  (least ${min_ms!.toPrecision(4)})`,
+    ...(gflops === undefined ? [] : [`${gflops.toPrecision(4)} GFLOP/s`]),
+    ...(gflops !== undefined || speed === undefined ? [] : [`${speed.toPrecision(4)} GB/s`]),
+    ...(peak === undefined ? [] : [`${peak} % of the peak`]),
+    ...(note === undefined ? [] : [note]),
+  ].join('  ');
 }

@@ -58,6 +58,7 @@ export interface BenchCase {
   readonly id: string;
   readonly pass: 'fwd' | 'bwd' | 'fwdbwd' | 'fwdgrad' | 'step';
   readonly flops?: number;
+  /** Makes what `step` is called with, and nothing it does not read: the bytes of the line are theirs. */
   readonly inputs: () => unknown[];
   readonly step: (...inputs: any[]) => unknown;
   /** So many leading inputs are replaced by the leading results at every call (and donated when compiled). */
@@ -68,9 +69,11 @@ export interface BenchCase {
   readonly eagerOnly?: boolean;
 }
 
-let drawn = 0;
+let draws = 0;
 /** Uniform on [-scale/2, scale/2). */
-const random = (shape: Shape, scale = 1): Tensor => uniform(key(++drawn), shape, -scale / 2, scale / 2);
+const random = (shape: Shape, scale = 1): Tensor => uniform(key(++draws), shape, -scale / 2, scale / 2);
+/** One maker of random tensors for each shape. */
+const drawn = (...shapes: Shape[]) => shapes.map(shape => () => random(shape));
 
 type Suite = (workloads: Workloads) => BenchCase[];
 
@@ -86,21 +89,24 @@ const A: Suite = ({ A }) =>
 const B: Suite = ({ B }) =>
   B.cases.flatMap(({ id, T, k, D }): BenchCase[] => {
     const flops = 2 * T * k * D;
-    const inputs = () => [random([T, k]), random([k, D]), random([D]), random([T, D])];
+    const [H, P, p, G] = drawn([T, k], [k, D], [D], [T, D]);
     const forward = (H: Tensor, P: Tensor, p: Tensor) => add(matmul(H, P), p);
     return [
-      { id, pass: 'fwd', flops, inputs, step: forward },
+      { id, pass: 'fwd', flops, inputs: () => [H(), P(), p()], step: forward },
       {
         id,
         pass: 'bwd',
         flops: 2 * flops,
-        inputs,
-        step: (H: Tensor, P: Tensor, _p: Tensor, G: Tensor) => [
-          matmul(G, transpose(P)),
-          matmul(transpose(H), G),
-        ],
+        inputs: () => [H(), P(), G()],
+        step: (H: Tensor, P: Tensor, G: Tensor) => [matmul(G, transpose(P)), matmul(transpose(H), G)],
       },
-      { id, pass: 'fwdbwd', flops: 3 * flops, inputs, step: gradients(forward, 3) },
+      {
+        id,
+        pass: 'fwdbwd',
+        flops: 3 * flops,
+        inputs: () => [H(), P(), p(), G()],
+        step: gradients(forward, 3),
+      },
     ];
   });
 
@@ -109,22 +115,28 @@ const C: Suite = ({ C }) =>
     C.nio.flatMap(([n, i, o]): BenchCase[] => {
       const id = `C${T}x${n}x${i}x${o}`;
       const flops = 2 * T * n * i * o;
-      const inputs = () => [random([T, n, i]), random([T, i, o]), random([T, 1, o]), random([T, n, o])];
+      const [X, W, b, G] = drawn([T, n, i], [T, i, o], [T, 1, o], [T, n, o]);
       const forward = (X: Tensor, W: Tensor, b: Tensor) => add(matmul(X, W), b);
       return [
-        { id, pass: 'fwd', flops, inputs, step: forward },
+        { id, pass: 'fwd', flops, inputs: () => [X(), W(), b()], step: forward },
         {
           id,
           pass: 'bwd',
           flops: 2 * flops,
-          inputs,
-          step: (X: Tensor, W: Tensor, _b: Tensor, G: Tensor) => [
+          inputs: () => [X(), W(), G()],
+          step: (X: Tensor, W: Tensor, G: Tensor) => [
             matmul(G, transpose(W)),
             matmul(transpose(X), G),
             sum(G, 1),
           ],
         },
-        { id, pass: 'fwdbwd', flops: 3 * flops, inputs, step: gradients(forward, 3) },
+        {
+          id,
+          pass: 'fwdbwd',
+          flops: 3 * flops,
+          inputs: () => [X(), W(), b(), G()],
+          step: gradients(forward, 3),
+        },
       ];
     }),
   );
@@ -132,19 +144,18 @@ const C: Suite = ({ C }) =>
 const D: Suite = ({ D }) =>
   D.cases.flatMap(({ id, T, k, n, i, o }): BenchCase[] => {
     const flops = 2 * T * k * i * o + 2 * T * n * i * o;
-    const inputs = () => [
-      random([T, k]),
-      random([k, i * o]),
-      random([i * o]),
-      random([T, n, i]),
-      random([T, 1, o]),
-      random([T, n, o]),
-    ];
+    const [H, P, p, X, b, G] = drawn([T, k], [k, i * o], [i * o], [T, n, i], [T, 1, o], [T, n, o]);
     const forward = (H: Tensor, P: Tensor, p: Tensor, X: Tensor, b: Tensor) =>
       add(matmul(X, reshape(add(matmul(H, P), p), [T, i, o])), b);
     return [
-      { id, pass: 'fwd', flops, inputs, step: forward },
-      { id, pass: 'fwdbwd', flops: 3 * flops, inputs, step: gradients(forward, 5) },
+      { id, pass: 'fwd', flops, inputs: () => [H(), P(), p(), X(), b()], step: forward },
+      {
+        id,
+        pass: 'fwdbwd',
+        flops: 3 * flops,
+        inputs: () => [H(), P(), p(), X(), b(), G()],
+        step: gradients(forward, 5),
+      },
     ];
   });
 
@@ -172,6 +183,11 @@ const E: Suite = ({ E }) =>
       [T, 1, o],
     ]);
     const sizes = shapes.map(([, a, b]) => a * b);
+    // Every layer's product, its weight's gradient and, but where that is the data, its operand's gradient.
+    const product = (layers: number[], rows: number) =>
+      layers.slice(1).reduce((flops, o, l) => flops + (l === 0 ? 2 : 3) * 2 * rows * layers[l] * o, 0);
+    const width = enc[enc.length - 1];
+    const flops = product(enc, T * support) + 3 * 2 * T * width * gen + product(target, T * query);
     type Params = { encoder: Layer[]; head: Layer };
     const loss = ({ encoder, head }: Params, sup: Tensor, qx: Tensor, qy: Tensor) => {
       const code = mean(
@@ -189,10 +205,11 @@ const E: Suite = ({ E }) =>
     return {
       id,
       pass: 'step',
+      flops,
       inputs: () => {
         const params: Params = {
           encoder: enc.slice(1).map((o, l) => layer(enc[l], o)),
-          head: layer(enc[enc.length - 1], gen),
+          head: layer(width, gen),
         };
         const batch = [random([T, support, enc[0]], 4), random([T, query, target[0]], 10)];
         return [params, optimiser.init(params), ...batch, random([T, query, 1], 4)];
@@ -270,6 +287,13 @@ const H: Suite = ({ H }) =>
     const both = valueAndGrad((x: Tensor, one: Tensor) => sum(run(x, one)));
     return [
       { id, pass: 'fwd', inputs, step: run, eagerOnly: true },
+      {
+        id,
+        pass: 'fwdgrad',
+        inputs,
+        step: (x: Tensor, one: Tensor) => vjp(([y]: Tensor[]) => run(y, one), [x]).value,
+        eagerOnly: true,
+      },
       { id, pass: 'fwdbwd', inputs, step: (x: Tensor, one: Tensor) => both(x, one).grads, eagerOnly: true },
     ];
   });

@@ -10,6 +10,7 @@ export interface Vocabulary {
 }
 
 const reductions = ['sum', 'max', 'min'];
+const machineModes = ['fma', 'read', 'write', 'copy', 'writeAround', 'copyAround'];
 const dtypes: readonly DType[] = ['f32', 'i32', 'u32'];
 const dtypeOf = (view: View) => dtypes.indexOf(view.storage.dtype);
 const integers = (value: unknown): readonly number[] => value as readonly number[];
@@ -26,6 +27,7 @@ type Words = (attrs: Attrs, outs: readonly View[], ins: readonly View[]) => read
 /** Attributes of kernels that have some besides an expression, in the order their words are written. */
 const attrWords: Readonly<Record<string, Words>> = {
   cast: (_, [out], [x]) => [dtypeOf(out), dtypeOf(x)],
+  machine: a => [machineModes.indexOf(a.mode as string), a.repeats as number, a.pieces as number],
   normalise: a => [bitsOf(a.eps as number), a.reduced as number],
   random: (a, [out]) => [dtypeOf(out), a.start as number],
   reduce: a => [reductions.indexOf(a.fn as string), a.reduced as number],
