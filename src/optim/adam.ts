@@ -42,12 +42,7 @@ export function adam(
       const scale = sqrt(correction(beta2, step));
       const rate = div(mul(descentAt(learningRate, state.step), scale), correction(beta1, step));
       const floor = mul(scale, eps);
-      const updates = mapGrads(
-        (_g, m, v) => div(mul(m, rate), add(sqrt(v), floor)),
-        grads,
-        mean,
-        squares,
-      );
+      const updates = mapGrads((_g, m, v) => div(mul(m, rate), add(sqrt(v), floor)), grads, mean, squares);
       return [updates, { step, mean, square: squares }];
     },
   );
