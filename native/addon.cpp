@@ -99,45 +99,55 @@ napi_value run(napi_env env, napi_callback_info info) {
   }
 }
 
-// execute(program, begin, end, bases: Float64Array, threads): -1 or the index of the call that failed.
+// A kept list of calls and the addresses of its slots: a Float64Array of the caller's that is read at every run.
+struct Prepared {
+  wl::Program program;
+  const double* bases = nullptr;
+  Napi::Reference<Napi::Float64Array> owner;
+};
+
+// execute(program, begin, end, threads): -1 or the index of the call that failed.
 napi_value execute(napi_env env, napi_callback_info info) {
-  napi_value args[5];
-  Span bases;
+  napi_value args[4];
   void* data = nullptr;
   int32_t begin = 0, end = 0, threads = 1;
-  if (!arguments(env, info, args) || !typedArray(env, args[3], napi_float64_array, bases)) return nullptr;
+  if (!arguments(env, info, args)) return nullptr;
   if (napi_get_value_external(env, args[0], &data) != napi_ok) {
     fail(env, "native: not a program");
     return nullptr;
   }
-  wl::Program& program = *static_cast<wl::Program*>(data);
+  Prepared& prepared = *static_cast<Prepared*>(data);
+  wl::Program& program = prepared.program;
   napi_get_value_int32(env, args[1], &begin);
   napi_get_value_int32(env, args[2], &end);
-  napi_get_value_int32(env, args[4], &threads);
-  if (begin < 0 || end > program.calls() || begin > end || bases.length < program.slots()) {
-    fail(env, "native: the program has no such calls or slots");
+  napi_get_value_int32(env, args[3], &threads);
+  if (begin < 0 || end > program.calls() || begin > end) {
+    fail(env, "native: the program has no such calls");
     return nullptr;
   }
-  const double* base = static_cast<const double*>(bases.data);
-  if (!validBases(env, base, program.slots())) return nullptr;
+  if (!validBases(env, prepared.bases, program.slots())) return nullptr;
   wl::setThreads(threads);
-  const int32_t failed = program.run(begin, end, base);
+  const int32_t failed = program.run(begin, end, prepared.bases);
   if (failed >= 0) instanceOf(env).error = program.error();
   return number(env, failed);
 }
 
-// prepare(words: Int32Array, bytes: Float64Array): a program. Throws if a call is refused.
+// prepare(words: Int32Array, bytes: Float64Array, bases: Float64Array): a program. Throws if a call is refused.
 Napi::Value prepare(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Span words, bytes;
-  if (info.Length() < 2 || !typedArray(env, info[0], napi_int32_array, words) ||
-      !typedArray(env, info[1], napi_float64_array, bytes))
+  Napi::Env env = info.Env();
+  Span words, bytes, bases;
+  if (!typedArray(env, info[0], napi_int32_array, words) || !typedArray(env, info[1], napi_float64_array, bytes) ||
+      !typedArray(env, info[2], napi_float64_array, bases))
     return env.Undefined();
-  auto program = std::make_unique<wl::Program>();
-  if (!program->load(wl::table(), static_cast<const int32_t*>(words.data), words.length,
-                     static_cast<const double*>(bytes.data), bytes.length))
-    throw Napi::Error::New(env, "call " + std::to_string(program->failed()) + ": " + program->error());
-  return Napi::External<wl::Program>::New(env, program.release(), [](Napi::Env, wl::Program* p) { delete p; });
+  if (bases.length < bytes.length) throw Napi::TypeError::New(env, "native: there are fewer addresses than slots");
+  auto prepared = std::make_unique<Prepared>();
+  wl::Program& program = prepared->program;
+  if (!program.load(wl::table(), static_cast<const int32_t*>(words.data), words.length,
+                    static_cast<const double*>(bytes.data), bytes.length))
+    throw Napi::Error::New(env, "call " + std::to_string(program.failed()) + ": " + program.error());
+  prepared->bases = static_cast<const double*>(bases.data);
+  prepared->owner = Napi::Persistent(info[2].As<Napi::Float64Array>());
+  return Napi::External<Prepared>::New(env, prepared.release(), [](Napi::Env, Prepared* p) { delete p; });
 }
 
 // address(buffer: ArrayBuffer): where its memory begins. Valid while the buffer is alive and not detached.

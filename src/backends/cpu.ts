@@ -242,7 +242,7 @@ class PreparedStep implements Executable {
     }
     this.segments.push({ begin, end: count, fallback: null });
     try {
-      this.program = cpu.addon.prepare(encoder.words.subarray(0, encoder.length), sizes);
+      this.program = cpu.addon.prepare(encoder.words.subarray(0, encoder.length), sizes, this.bases);
     } catch (cause) {
       throw new KernelError(`cpu: a step cannot be prepared: ${(cause as Error).message}`, { cause });
     }
@@ -270,7 +270,7 @@ class PreparedStep implements Executable {
       });
     }
     for (const { begin, end, fallback } of this.segments) {
-      if (end > begin && cpu.addon.execute(this.program, begin, end, bases, cpu.threads) >= 0)
+      if (end > begin && cpu.addon.execute(this.program, begin, end, cpu.threads) >= 0)
         throw new KernelError(cpu.addon.message());
       if (!fallback) continue;
       cpu.fallbacks++;

@@ -50,17 +50,13 @@ export function templateOf(x: unknown, numbers: 'data' | 'static' = 'data'): Tem
 /** True if `x` fits the template; then `out` has received its leaves, static ones left out. */
 export function match(template: Template, x: unknown, out: unknown[]): boolean {
   switch (template.kind) {
-    case 'tensor': {
+    case 'tensor':
       out.push(x);
-      if (x instanceof Tensor) return x.dtype === template.dtype && sameShape(x.view.shape, template.shape);
-      if (!ArrayBuffer.isView(x)) return false;
-      const values = x as TypedArray;
-      return (
-        template.shape.length === 1 &&
-        values.length === template.shape[0] &&
-        dtypeOf(values) === template.dtype
-      );
-    }
+      if (x instanceof Tensor) {
+        const { storage, shape } = x.view;
+        return storage.dtype === template.dtype && sameShape(shape, template.shape);
+      }
+      return ArrayBuffer.isView(x) && fits(x as TypedArray, template.dtype, template.shape);
     case 'number':
       out.push(x);
       return typeof x === 'number';
@@ -74,20 +70,29 @@ export function match(template: Template, x: unknown, out: unknown[]): boolean {
     for (let i = 0; i < children.length; i++) if (!match(children[i], x[i], out)) return false;
     return true;
   }
-  const record = x as Record<string, unknown>;
+  if (!isPlain(x)) return false;
   let count = 0;
-  for (const _ in record) count++;
-  if (count !== keys.length || !isPlain(x)) return false;
-  for (let i = 0; i < keys.length; i++)
-    if (!(keys[i] in record) || !match(children[i], record[keys[i]], out)) return false;
+  for (const _ in x) count++;
+  if (count !== keys.length) return false;
+  for (let i = 0; i < keys.length; i++) {
+    const child = x[keys[i]];
+    if ((child === undefined && !(keys[i] in x)) || !match(children[i], child, out)) return false;
+  }
   return true;
 }
+
+const fits = (x: TypedArray, dtype: DType, shape: Shape) =>
+  shape.length === 1 && x.length === shape[0] && dtypeOf(x) === dtype;
 
 /** A tree of the template's structure; `leaf` makes each one. */
 export function build(template: Template, leaf: (leaf: Leaf) => unknown): unknown {
   if (template.kind !== 'branch') return leaf(template);
   const { keys, children } = template;
-  if (keys === null) return children.map(child => build(child, leaf));
+  if (keys === null) {
+    const list: unknown[] = [];
+    for (const child of children) list.push(build(child, leaf));
+    return list;
+  }
   const out: Record<string, unknown> = {};
   for (let i = 0; i < keys.length; i++) out[keys[i]] = build(children[i], leaf);
   return out;

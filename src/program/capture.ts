@@ -104,8 +104,8 @@ const countNumbers = (template: Template): number =>
       ? 1
       : 0;
 
-/** Runs `f` as if no capture were going on, for memory that outlives it. */
-function outside<T>(f: () => T): T {
+/** Runs `f` as if in no capture and no scope, for memory that outlives them. */
+export function outside<T>(f: () => T): T {
   const { capture: session, scope } = runtime;
   runtime.capture = null;
   runtime.scope = null;

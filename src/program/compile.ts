@@ -2,14 +2,14 @@
  * `compile(step)`: trace a step once per set of argument shapes, fuse it, plan its memory and replay it. A later call
  * with the same shapes runs no JavaScript of the step: one native call, or one submit.
  */
-import type { Backend, Executable, Storage, TypedArray } from '../core/backend.js';
+import type { Backend, DType, Executable, Storage, TypedArray } from '../core/backend.js';
 import { BackendError, DisposedError, ProgramError } from '../core/errors.js';
 import { enqueue, queueOf, runtime } from '../core/queue.js';
 import { isDense, type Shape, sameShape, sizeOf } from '../core/shape.js';
 import { checkUsable, current, denseView, newStorage, release, Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
 import { build, dtypeOf, match, type Template, templateOf } from './arguments.js';
-import { capture, difference, type Recording } from './capture.js';
+import { capture, difference, outside, type Recording } from './capture.js';
 import { fuse } from './fuse.js';
 import { type Donation, type Layout, layOut } from './memory.js';
 
@@ -63,7 +63,10 @@ class Program {
   private readonly outputs: Output[];
   private readonly result: Template;
   readonly stats: ProgramStats;
-  private readonly donated: ReadonlySet<number>;
+  /** Whether each input is donated. */
+  private readonly donated: readonly boolean[];
+  /** Memory that arguments are copied to which are views, typed arrays or numbers. */
+  private readonly own: Storage[] = [];
   checked = false;
 
   constructor(
@@ -75,7 +78,8 @@ class Program {
   ) {
     const { inputs, numbers, closures, outputs } = recording;
     const taken = new Map(donations.map(d => [d.output, inputs.indexOf(d.input)]));
-    this.donated = new Set(taken.values());
+    const donated = new Set(taken.values());
+    this.donated = inputs.map((_, i) => donated.has(i));
     const free = outputs.filter(s => !taken.has(s));
     const externals = [...inputs, ...(numbers ? [numbers] : []), ...closures.map(c => c.storage), ...free];
     const commands = fuse(recording.commands, new Set(outputs), backend.limits);
@@ -104,102 +108,127 @@ class Program {
     this.checked = true;
   }
 
-  /** Queues one run on the argument leaves; storages made for it are added to `made`. */
-  run(values: readonly unknown[], made: Storage[]): unknown {
-    const inputs = this.bind(values, made);
-    const bound = [...inputs];
-    const queue = queueOf(this.backend);
-    if (this.recording.numbers) {
-      const numbers = newStorage(this.backend, 'f32', this.recording.numbers.size);
+  /** Queues one run on the argument leaves. */
+  run(values: readonly unknown[]): unknown {
+    const { recording, backend, outputs, donated } = this;
+    const queue = queueOf(backend);
+    queue.flush();
+    const bound = this.bind(values);
+    if (recording.numbers) {
+      const numbers = this.ownStorage(bound.length, 'f32', recording.numbers.size);
       queue.write(numbers, Float64Array.from(values.filter(x => typeof x === 'number') as number[]));
-      made.push(numbers);
       bound.push(numbers);
     }
-    for (const { storage, generation } of this.recording.closures) {
+    for (const { storage, generation } of recording.closures) {
       if (storage.dead || storage.generation !== generation)
         throw new DisposedError(
           `a compiled step closes over a tensor that cannot be used: ${storage.dead ?? 'it was donated'}`,
         );
       bound.push(storage);
     }
-    const results = this.outputs.map(out => (out.donated >= 0 ? inputs[out.donated] : this.fresh(out)));
-    this.outputs.forEach((out, i) => {
-      if (out.donated < 0) bound.push(results[i]);
-    });
+    const results: Storage[] = [];
+    for (const out of outputs) {
+      if (out.donated >= 0) results.push(bound[out.donated]);
+      else {
+        const storage = this.fresh(out);
+        results.push(storage);
+        bound.push(storage);
+      }
+    }
     queue.flush();
+    this.take(values, bound);
     try {
       this.executable.run(bound);
     } catch (error) {
-      for (const out of this.outputs)
-        if (out.donated >= 0) inputs[out.donated].dead = 'a compiled step that was updating it failed';
+      for (let i = 0; i < donated.length; i++)
+        if (donated[i]) bound[i].dead = 'a compiled step that was updating it failed';
       throw error;
     }
-    for (const out of this.outputs) if (out.donated >= 0) inputs[out.donated].generation++;
     let next = 0;
     return build(this.result, leaf => {
       if (leaf.kind === 'static') return leaf.value;
-      const { shape, strides } = this.outputs[next];
+      const { shape, strides } = outputs[next];
       const storage = results[next++];
       return new Tensor({ storage, shape, strides, offset: 0, generation: storage.generation });
     });
   }
 
   /** Dense storages for the arguments; views are compacted here. Donated ones must own theirs. */
-  private bind(values: readonly unknown[], made: Storage[]): Storage[] {
-    const inputs: Storage[] = [];
+  private bind(values: readonly unknown[]): Storage[] {
+    const { backend, donated } = this;
+    const bound: Storage[] = [];
     for (const x of values) {
       if (typeof x === 'number') continue;
+      const i = bound.length;
       if (x instanceof Tensor) {
         checkUsable(x, 'compiled step');
-        if (x.backend !== this.backend)
-          throw new BackendError(`a compiled step got tensors on ${this.backend.name} and ${x.backend.name}`);
         const { storage, shape, strides, offset } = x.view;
-        const owns = offset === 0 && isDense(shape, strides) && storage.size === sizeOf(shape);
-        if (!owns && this.donated.has(inputs.length))
+        if (storage.backend !== backend)
+          throw new BackendError(
+            `a compiled step got tensors on ${backend.name} and ${storage.backend.name}`,
+          );
+        const owns = offset === 0 && storage.size === sizeOf(shape) && isDense(shape, strides);
+        if (!owns && donated[i])
           throw new ProgramError(`a compiled step got ${x} donated, which is a view of other memory`);
-        if (owns) inputs.push(storage);
-        else {
-          const dense = newStorage(this.backend, x.dtype, sizeOf(shape));
-          enqueue({ kernel: 'copy', op: 'copy', outs: [denseView(dense, shape)], ins: [x.view], attrs: {} });
-          made.push(dense);
-          inputs.push(dense);
-        }
+        bound.push(owns ? storage : this.ownStorage(i, storage.dtype, sizeOf(shape)));
+        if (!owns)
+          enqueue({
+            kernel: 'copy',
+            op: 'copy',
+            outs: [denseView(bound[i], shape)],
+            ins: [x.view],
+            attrs: {},
+          });
       } else {
         const array = x as TypedArray;
-        const storage = newStorage(this.backend, dtypeOf(array), array.length);
-        queueOf(this.backend).write(storage, array);
-        made.push(storage);
-        inputs.push(storage);
+        const storage = donated[i]
+          ? newStorage(backend, dtypeOf(array), array.length)
+          : this.ownStorage(i, dtypeOf(array), array.length);
+        queueOf(backend).write(storage, array);
+        bound.push(storage);
       }
     }
-    for (const i of this.donated)
-      if (inputs.indexOf(inputs[i]) !== i || inputs.lastIndexOf(inputs[i]) !== i)
-        throw new ProgramError(`a compiled step got a tensor donated that another argument shares`);
-    return inputs;
+    return bound;
+  }
+
+  /** Makes every handle on donated memory stale. Throws ProgramError if another argument shares it. */
+  private take(values: readonly unknown[], bound: readonly Storage[]): void {
+    const { donated } = this;
+    for (let i = 0; i < donated.length; i++) if (donated[i]) bound[i].generation++;
+    let next = 0;
+    for (const x of values) {
+      if (typeof x === 'number') continue;
+      const taken = donated[next++] ? 1 : 0;
+      if (!(x instanceof Tensor) || x.view.storage.generation === x.view.generation + taken) continue;
+      for (let i = 0; i < donated.length; i++) if (donated[i]) bound[i].generation--;
+      throw new ProgramError(`a compiled step got a tensor donated that another argument shares`);
+    }
   }
 
   /** Memory for an undonated output: a slot of its ring if it is small, else new. */
   private fresh(out: Output): Storage {
-    const { storage, ring } = out;
-    if (storage.size * 4 > smallOutput) return newStorage(this.backend, storage.dtype, storage.size);
+    const { dtype, size } = out.storage;
+    if (size * 4 > smallOutput) return newStorage(this.backend, dtype, size);
     const at = out.next++ % this.keep;
-    const slot = ring[at];
+    const slot = out.ring[at];
     if (slot && !slot.dead) {
       slot.generation++;
       return slot;
     }
-    const scope = runtime.scope;
-    runtime.scope = null;
-    ring[at] = newStorage(this.backend, storage.dtype, storage.size);
-    runtime.scope = scope;
-    return ring[at];
+    return (out.ring[at] = outside(() => newStorage(this.backend, dtype, size)));
+  }
+
+  /** Memory of the program's own for an argument that has to be copied, number `at` of those bound. */
+  private ownStorage(at: number, dtype: DType, size: number): Storage {
+    return (this.own[at] ??= outside(() => newStorage(this.backend, dtype, size)));
   }
 
   dispose(): void {
     this.executable.dispose();
-    for (const { ring } of this.outputs)
-      for (const slot of ring) release(slot, 'its compiled step was disposed');
-    for (const storage of this.recording.constants.keys()) release(storage, 'its compiled step was disposed');
+    const { constants } = this.recording;
+    const rings = this.outputs.flatMap(out => out.ring);
+    for (const storage of [...rings, ...this.own.filter(Boolean), ...constants.keys()])
+      release(storage, 'its compiled step was disposed');
   }
 }
 
@@ -218,19 +247,22 @@ export function compile<A extends unknown[], R>(
   /** The most recently used first. */
   const programs: Program[] = [];
 
-  const find = (args: A, values: unknown[], backend: Backend): Program => {
+  /** The program for these arguments, whose leaves `values` then holds. */
+  const find = (args: A, values: unknown[]): Program => {
     for (let i = 0; i < programs.length; i++) {
       const program = programs[i];
-      values.length = 0;
-      if (program.backend !== backend || !match(program.args, args, values)) continue;
+      if (!match(program.args, args, values) || backendOf(values) !== program.backend) {
+        values.length = 0;
+        continue;
+      }
       if (i > 0) programs.unshift(...programs.splice(i, 1));
-      if (!program.checked) program.check(capture(step, program.args, backend));
+      if (!program.checked) program.check(capture(step, program.args, program.backend));
       return program;
     }
     const template = templateOf(args);
-    const recording = capture(step, template, backend);
-    values.length = 0;
     match(template, args, values);
+    const backend = backendOf(values);
+    const recording = capture(step, template, backend);
     const program = new Program(template, recording, backend, donations(recording, args, donate), keep);
     programs.unshift(program);
     if (programs.length > most) programs.pop()!.dispose();
@@ -240,11 +272,7 @@ export function compile<A extends unknown[], R>(
   const call = (...args: A): R => {
     if (runtime.capture || (runtime.openGradients !== 0 && carriesGradient(args))) return step(...args);
     const values: unknown[] = [];
-    const program = find(args, values, backendOf(args));
-    const made: Storage[] = [];
-    const result = program.run(values, made);
-    for (const storage of made) release(storage, 'the compiled step that it was made for has run');
-    return result as R;
+    return find(args, values).run(values) as R;
   };
   return Object.assign(call, {
     stats: () => programs.map(p => p.stats),
@@ -254,18 +282,10 @@ export function compile<A extends unknown[], R>(
   });
 }
 
-function backendOf(args: unknown): Backend {
-  return firstTensor(args)?.backend ?? current();
-}
-
-function firstTensor(x: unknown): Tensor | undefined {
-  if (x instanceof Tensor) return x;
-  if (typeof x !== 'object' || x === null || ArrayBuffer.isView(x)) return undefined;
-  for (const child of Object.values(x)) {
-    const found = firstTensor(child);
-    if (found) return found;
-  }
-  return undefined;
+/** The backend of the first tensor, or the one in use where there is none. */
+function backendOf(values: readonly unknown[]): Backend {
+  for (const x of values) if (x instanceof Tensor) return x.backend;
+  return current();
 }
 
 const carriesGradient = (args: unknown): boolean =>

@@ -19,10 +19,13 @@ export interface Addon {
     slots: number,
     threads: number,
   ): number;
-  /** Checks and keeps a list of commands on slots of these sizes. Throws if one is refused. */
-  prepare(words: Int32Array, bytes: Float64Array): NativeProgram;
+  /**
+   * Checks and keeps a list of commands on slots of these sizes, whose addresses stand in `bases` whenever it is
+   * executed. Throws if a command is refused.
+   */
+  prepare(words: Int32Array, bytes: Float64Array, bases: Float64Array): NativeProgram;
   /** Runs commands [begin, end) of a kept list; -1, or the index of the one that failed. */
-  execute(program: NativeProgram, begin: number, end: number, bases: Float64Array, threads: number): number;
+  execute(program: NativeProgram, begin: number, end: number, threads: number): number;
   /** Why the last run or execute failed. */
   message(): string;
   /** Where a buffer's memory begins: valid while the buffer is alive. */
