@@ -176,7 +176,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   for (int32_t i = 0; i < table.entryCount; ++i) kernels[static_cast<uint32_t>(i)] = table.entries[i].name;
   Napi::Array scalars = Napi::Array::New(env, static_cast<size_t>(table.scalarCount));
   for (int32_t i = 0; i < table.scalarCount; ++i) scalars[static_cast<uint32_t>(i)] = table.scalars[i];
+  Napi::Array isas = Napi::Array::New(env);
+  for (const char* isa : wl::kIsaNames)
+    if (wl::findTable(isa)) isas[isas.Length()] = isa;
   exports["isa"] = table.isa;
+  exports["isas"] = isas;
   exports["kernels"] = kernels;
   exports["scalars"] = scalars;
   exports["availableThreads"] = wl::availableThreads();

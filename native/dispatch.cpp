@@ -50,7 +50,8 @@ const Table* findTable(const char* isa) {
 
 const Table& table() {
   static const Table& best = [&]() -> const Table& {
-    const Table* wanted = findTable(std::getenv("WEIGHTLOOM_ISA"));
+    const char* isa = std::getenv("WEIGHTLOOM_ISA");
+    const Table* wanted = findTable(isa && *isa ? isa : nullptr);
     return wanted ? *wanted : *findTable(nullptr);
   }();
   return best;

@@ -24,10 +24,13 @@ struct Table {
   int32_t scalarCount;
 };
 
-// The best table this machine and its operating system can run, or the one WEIGHTLOOM_ISA names if they can.
-const Table& table();
+// Names of all instruction sets there are builds for on some machine.
+constexpr const char* kIsaNames[] = {"avx512", "avx2", "neon", "generic"};
 
 // The table of that name (null: the best), or null if it is not built in or cannot run here.
 const Table* findTable(const char* isa);
+
+// The table WEIGHTLOOM_ISA names, or the best where it names none that can run here.
+const Table& table();
 
 }  // namespace wl

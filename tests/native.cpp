@@ -1,6 +1,6 @@
 // Checks the native side without Node: kernels of every instruction set this machine runs against plain loops,
 // refusal of damaged command lists, scratch, and the thread pool. Built by native.test.ts with sanitizers; with
-// -DPOOL_ONLY it holds the pool's part alone, for the thread sanitizer.
+// -DPOOL_ONLY it holds the pool's part alone, with -DRACES_ONLY what runs on several threads, for the thread sanitizer.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -456,29 +456,74 @@ void testDamage(const wl::Table& table) {
   expect(refused > 300 && ran > 30, "damage: some lists are refused and some are not");
 }
 
-// The same list gives the same bits with any number of threads.
+// Kernels on operands large enough to be split. `indices` not 0: the last input holds that many places in rising order.
+struct Large {
+  const char* kernel;
+  std::vector<std::vector<int64_t>> outs, ins;
+  std::vector<int32_t> attrs;
+  int64_t indices = 0;
+};
+std::vector<Large> largeCalls(const wl::Table& table) {
+  const std::vector<int64_t> x = {64, 3000}, image = {4, 30, 30, 24}, pooled = {4, 15, 15, 24};
+  const std::vector<int64_t> images = {1, 6, 20, 20, 24}, filter = {1, 3, 3, 24, 40}, maps = {1, 6, 20, 20, 40};
+  const std::vector<int32_t> conv = {1, 1, 1, 1}, pool = {2, 2, 2, 2, 0, 0};
+  return {
+      {"elementwise", {x, x}, {x, x}, twoOuts(table)},
+      {"copy", {{300, 500}}, {{300, 500}}, {}},
+      {"reduce", {{}}, {x}, {0, 2}},
+      {"reduce", {{64}}, {x}, {0, 1}},
+      {"reduce", {{}}, {x, x}, reducedProduct(table, 2)},
+      {"argmax", {{64}}, {x}, {}},
+      {"softmax", {x}, {x}, {}},
+      {"logSoftmax", {{3000, 64}}, {{3000, 64}}, {}},
+      {"normalise", {x, {64}}, {x}, {0, 1}},
+      {"normalise", {x, {}}, {x}, {0, 2}},
+      {"normalise", {{64, 2000}, {64}}, {{64, 2000}}, {0, 1}},
+      {"take", {{5000, 40}}, {{99, 40}, {5000}}, {0}, 99},
+      {"scatterAdd", {{99, 40}}, {{5000, 40}, {5000}}, {0}, 99},
+      {"matmul", {{401, 523}}, {{401, 331}, {331, 523}}, {}},
+      {"matmul", {{60, 30, 64}}, {{60, 30, 90}, {60, 90, 64}}, {}},
+      {"matmul", {{1500, 1}}, {{1500, 700}, {700, 1}}, {}},
+      {"matmul", {{12, 9000}}, {{12, 40}, {40, 9000}}, {}},
+      {"conv2d", {maps}, {images, filter}, conv},
+      {"conv2dInput", {images}, {maps, filter}, conv},
+      {"conv2dFilter", {filter}, {images, maps}, conv},
+      {"maxPool", {pooled, pooled}, {image}, pool},
+      {"maxPoolScatter", {image}, {pooled, pooled}, pool, 900},
+      {"maxPoolTake", {pooled}, {image, pooled}, {}, 900},
+      {"sumPool", {pooled}, {image}, pool},
+      {"sumPoolSpread", {image}, {pooled}, pool},
+      {"raggedMatmul", {{900, 50}}, {{900, 60}, {9, 60, 50}, {10}}, {}, 900},
+      {"raggedOuter", {{9, 60, 50}}, {{900, 60}, {900, 50}, {10}}, {}, 900},
+  };
+}
+
+// A call gives the same bits with any number of threads.
 void testDeterminism(const wl::Table& table) {
-  Tensor a = make({64, 3000}, false), b = make({64, 3000}, false);
-  std::vector<std::vector<float>> results;
-  for (int threads : {1, 2, 4}) {
-    Tensor y = a, z = a, total = make({}, false), dot = make({}, false), rows = make({64}, false);
-    y.data.assign(y.data.size(), 0.f), z.data.assign(z.data.size(), 0.f);
-    List list;
-    list.call(table, "elementwise", {&y, &z}, {&a, &b}, twoOuts(table));
-    list.call(table, "reduce", {&total}, {&y}, {0, 2});
-    list.call(table, "reduce", {&rows}, {&z}, {0, 1});
-    list.call(table, "reduce", {&dot}, {&a, &b}, reducedProduct(table, 2));
-    list.call(table, "softmax", {&z}, {&y}, {});
-    wl::setThreads(threads);
-    wl::Program program;
-    expect(list.run(table, program).empty(), "determinism: runs");
-    std::vector<float> all = {total[0], dot[0]};
-    for (int64_t i = 0; i < rows.count(); ++i) all.push_back(rows[i]);
-    for (int64_t i = 0; i < z.count(); ++i) all.push_back(z[i]);
-    results.push_back(all);
+  for (const Large& large : largeCalls(table)) {
+    std::vector<Tensor> ins;
+    for (const auto& shape : large.ins) ins.push_back(make(shape, false));
+    if (large.indices) {
+      Tensor& last = ins.back();
+      if (last.shape.size() == 1) last.strides = {1};
+      for (int64_t i = 0; i < last.count(); ++i)
+        last.setWhole(i, static_cast<int32_t>(i * large.indices / (last.count() - 1)));
+    }
+    std::vector<Tensor> outs;
+    for (const auto& shape : large.outs) outs.push_back(make(shape, false));
+    std::vector<Tensor> first;
+    for (int threads : {1, 2, 4}) {
+      std::vector<Tensor> mine = outs;
+      std::vector<Tensor*> to, from;
+      for (Tensor& t : mine) to.push_back(&t);
+      for (Tensor& t : ins) from.push_back(&t);
+      wl::setThreads(threads);
+      check(table, large.kernel, to, from, large.attrs, [] {});
+      if (threads == 1) first = mine;
+      for (size_t k = 0; k < mine.size(); ++k)
+        expect(std::memcmp(mine[k].data.data(), first[k].data.data(), mine[k].data.size() * 4) == 0, large.kernel);
+    }
   }
-  for (const auto& r : results)
-    expect(std::memcmp(r.data(), results[0].data(), r.size() * 4) == 0, "results do not depend on threads");
 }
 
 #endif
@@ -490,14 +535,16 @@ int main() {
   testScratch();
 #ifndef POOL_ONLY
   int tables = 0;
-  for (const char* name : {"generic", "avx2", "avx512", "neon"}) {
+  for (const char* name : wl::kIsaNames) {
     const wl::Table* table = wl::findTable(name);
     if (!table) continue;
     ++tables;
     isa = name;
     wl::setThreads(3);
+#ifndef RACES_ONLY
     testKernels(*table);
     testDamage(*table);
+#endif
     testDeterminism(*table);
   }
   std::printf("instruction sets checked: %d\n", tables);

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { onArm } from './arm.js';
 
 const run = promisify(execFile);
 const compiler = process.env.CXX ?? 'g++';
@@ -37,4 +38,14 @@ describe('native products, convolutions and pools, sanitized, against naive loop
     },
     240_000,
   );
+
+  it.runIf(onArm)('vectors of 64-bit ARM', { timeout: 240_000 }, async () => {
+    const { cxx, runner } = onArm!;
+    const program = join(folder, 'checkArm');
+    await run(cxx, [
+      ...['-std=c++17', '-O1', '-ffp-contract=off', '-DWL_LANES=4', '-DWL_NEON=1', '-static'],
+      ...[join(import.meta.dirname, 'native_gemm.cpp'), '-o', program],
+    ]);
+    expect((await run(runner[0], [program])).stdout).toMatch(/ 0 failures\n$/);
+  });
 });

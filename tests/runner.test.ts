@@ -47,7 +47,7 @@ describe('.ci/run', () => {
       mkdirSync(join(folder, 'build/Release'), { recursive: true });
       writeFileSync(join(folder, 'build/Release/weightloom.node'), '');
       cpSync(join(import.meta.dirname, '../.ci'), join(folder, '.ci'), { recursive: true });
-      for (const tool of ['npm', 'c++', 'cmake']) {
+      for (const tool of ['npm', 'c++', 'cmake', 'aarch64-linux-gnu-g++', 'qemu-aarch64']) {
         writeFileSync(join(folder, tool), `#!/bin/sh\n${tool === 'npm' ? npm : ''}\n`);
         chmodSync(join(folder, tool), 0o755);
       }

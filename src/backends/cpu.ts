@@ -131,6 +131,7 @@ class Cpu implements Backend {
   describe(): Record<string, unknown> {
     return {
       isa: this.addon.isa,
+      isas: this.addon.isas,
       threads: this.threads,
       fallbacks: this.fallbacks,
       programs: this.programs,

@@ -1,9 +1,11 @@
 /** Finding and loading the native addon. */
-import { NativeLoadError } from '../../core/errors.js';
+import { ArgumentError, NativeLoadError } from '../../core/errors.js';
 
 /** What `native/addon.cpp` exports. Buffers are passed by the addresses it gave for them. */
 export interface Addon {
   readonly isa: string;
+  /** Instruction sets this machine can run, the best first. */
+  readonly isas: readonly string[];
   /** Kernels by their index in command words. */
   readonly kernels: readonly string[];
   /** Scalars by their opcode. */
@@ -42,7 +44,8 @@ export interface NativeProgram {
 
 /**
  * Loads the addon: the file that WEIGHTLOOM_NATIVE names, else this package's own build, else its prebuilt binary.
- * Throws NativeLoadError where there is none or WEIGHTLOOM_NATIVE is `off`.
+ * Throws NativeLoadError where there is none or WEIGHTLOOM_NATIVE is `off`, ArgumentError where WEIGHTLOOM_ISA names
+ * an instruction set that cannot run here.
  */
 export async function loadAddon(): Promise<Addon> {
   const [{ createRequire }, { existsSync }, { dirname, join, resolve }, { fileURLToPath }] =
@@ -68,5 +71,8 @@ export async function loadAddon(): Promise<Addon> {
   }
   if (typeof addon.execute !== 'function' || addon.kernels === undefined)
     throw new NativeLoadError(`${found} is not the native addon of this version`);
+  const isa = process.env.WEIGHTLOOM_ISA;
+  if (isa && isa !== addon.isa)
+    throw new ArgumentError(`WEIGHTLOOM_ISA is '${isa}', this machine runs ${addon.isas?.join(', ')}`);
   return addon as Addon;
 }
