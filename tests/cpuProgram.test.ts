@@ -3,8 +3,10 @@ import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createCpu } from '../src/backends/cpu.js';
 import type { Backend } from '../src/core/backend.js';
+import { valueAndGrad } from '../src/core/grad.js';
 import { type Tensor, use } from '../src/core/tensor.js';
 import * as o from '../src/ops/index.js';
+import { adam } from '../src/optim/index.js';
 import { compile } from '../src/program/compile.js';
 import { randomStep, runBoth } from './programs.js';
 
@@ -43,4 +45,63 @@ test('what only a reduction reads is never stored, and the values are those of e
     expect(fast.stats()[0].commands.length, what).toBe(commands);
     fast.dispose();
   }
+});
+
+test('what is put beside something else is stored there by the kernel that makes it', () => {
+  const steps: [string, (a: Tensor, b: Tensor) => Tensor, number][] = [
+    [
+      'a product, a sum and an expression',
+      (a, b) => o.concat([o.matmul(a, b), o.sum(a, 0, { keepDims: true }), o.tanh(b)], 0),
+      0,
+    ],
+    [
+      'windows of windows, which are gathered once',
+      (a, b) =>
+        o.concat([o.concat([o.exp(a), o.matmul(a, b)], 1), o.concat([o.matmul(b, a), o.exp(b)], 1)], 0),
+      2,
+    ],
+    ['an input, which is copied', (a, b) => o.concat([a, o.exp(b)], 0), 1],
+    [
+      'what is read elsewhere too',
+      (a, b) => {
+        const x = o.exp(a);
+        return o.matmul(o.concat([x, b], 1), o.concat([b, x], 0));
+      },
+      4,
+    ],
+  ];
+  const [k1, k2] = o.split(o.key(6), 2);
+  const [a, b] = [o.normal(k1, [33, 33]), o.normal(k2, [33, 33])];
+  for (const [what, step, copies] of steps) {
+    const fast = compile(step);
+    expect(Array.from(fast(a, b).dataSync()), what).toEqual(Array.from(step(a, b).dataSync()));
+    expect(fast.stats()[0].commands.filter(c => c.kernel === 'copy').length, what).toBe(copies);
+    fast.dispose();
+  }
+});
+
+test('a compiled step allocates nothing, whatever its arguments are', () => {
+  const optimiser = adam(1e-2);
+  const loss = (w: Tensor, x: Tensor, y: Tensor) => o.mean(o.square(o.sub(o.matmul(x, w), y)));
+  type State = ReturnType<typeof optimiser.init>;
+  const step = compile(
+    (w: Tensor, state: State, x: Tensor, y: Tensor, scale: number) => {
+      const { value, grads } = valueAndGrad(loss)(w, o.reshape(x, [64, 128]), o.mul(y, scale));
+      const [updates, next] = optimiser.update(grads, state, w);
+      return [o.add(w, updates), next, value] as const;
+    },
+    { donate: [0, 1] },
+  );
+  let w = o.normal(o.key(7), [128, 64]);
+  let state = optimiser.init(w);
+  const view = o.transpose(o.normal(o.key(8), [64, 64]));
+  const call = (i: number) => {
+    const rows = new Float32Array(64 * 128).fill(1 / (i + 1)) as unknown as Tensor;
+    [w, state] = step(w, state, rows, view, 1 + i);
+  };
+  for (let i = 0; i < 64; i++) call(i); // fills the ring of kept losses
+  const { allocations, scratchBytes } = backend.describe();
+  expect(allocations).toBeGreaterThan(64);
+  for (let i = 0; i < 100; i++) call(i);
+  expect(backend.describe()).toMatchObject({ allocations, scratchBytes });
 });

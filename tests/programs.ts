@@ -33,6 +33,8 @@ const kinds: ((a: Tensor, b: Tensor) => Tensor)[] = [
   (a, b) => o.where(o.gt(a, b), o.transpose(a), 0.5),
   (a, b) => o.div(a, o.add(o.maxOver(o.abs(b), 1, { keepDims: true }), 1)),
   a => o.reshape(o.mul(o.reshape(o.square(a), [9]), 0.5), [3, 3]),
+  (a, b) => o.slice(o.concat([o.matmul(a, b), o.concat([o.square(a), o.mul(b, 0.5)], 0)], 0), 0, 2, 5),
+  (a, b) => o.concat([o.sum(a, 0, { keepDims: true }), o.tanh(o.slice(b, 0, 1, 3))], 0),
 ];
 
 export const randomStep: fc.Arbitrary<RandomStep> = fc.record({

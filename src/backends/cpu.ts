@@ -137,6 +137,7 @@ class Cpu implements Backend {
       programs: this.programs,
       scratchBytes: this.scratch.bytes,
       cachedBytes: this.allocator.cachedBytes,
+      allocations: this.allocator.allocations,
     };
   }
 

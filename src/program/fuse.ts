@@ -29,7 +29,10 @@ export function fuse(
   foldEpilogues(slots, uses, limits);
   foldPrologues(slots, uses, limits);
   horizontal(slots);
-  return slots.flatMap(slot => (slot === null ? [] : isGroup(slot) ? emit(slot, uses, limits) : [slot]));
+  const fused = slots.flatMap(slot =>
+    slot === null ? [] : isGroup(slot) ? emit(slot, uses, limits) : [slot],
+  );
+  return storeInWindows(fused, kept);
 }
 
 type Slot = Group | Command | null;
@@ -327,4 +330,40 @@ function emit(group: Group, uses: Uses, limits: BackendLimits): Command[] {
   const middle = group.members.length >> 1;
   const halves = [group.members.slice(0, middle), group.members.slice(middle)];
   return halves.flatMap(members => emit({ ...group, members }, uses, limits));
+}
+
+/**
+ * What is only copied into a window of another storage (by concat, say) is stored there by the command that makes it.
+ * The windows of that storage must be disjoint: nothing may depend on the order in which they are written.
+ */
+function storeInWindows(commands: readonly Command[], kept: ReadonlySet<Storage>): Command[] {
+  const uses = new Uses(commands, kept);
+  const written = new Map<Storage, number>();
+  const firstRead = new Map<Storage, number>();
+  const maker = new Map<Storage, number>();
+  commands.forEach((command, i) => {
+    for (const { storage } of command.ins) if (!firstRead.has(storage)) firstRead.set(storage, i);
+    for (const { storage, shape } of command.outs) {
+      written.set(storage, (written.get(storage) ?? 0) + sizeOf(shape));
+      maker.set(storage, i);
+    }
+  });
+  const out: (Command | null)[] = [...commands];
+  commands.forEach((copy, i) => {
+    if (copy.kernel !== 'copy') return;
+    const [x] = copy.ins;
+    const [window] = copy.outs;
+    const at = maker.get(x.storage);
+    if (at === undefined || kept.has(x.storage) || uses.readers.get(x.storage)!.length > 1) return;
+    const disjoint = written.get(window.storage) === window.storage.size;
+    if (!disjoint || !denseRead(x) || i > (firstRead.get(window.storage) ?? i)) return;
+    const command = out[at]!;
+    const made = command.outs.find(v => v.storage === x.storage)!;
+    const place = whole(made, uses) && viewAs({ ...window, shape: x.shape }, made.shape);
+    if (!place) return;
+    out[at] = { ...command, outs: command.outs.map(v => (v === made ? place : v)) };
+    out[i] = null;
+    maker.set(window.storage, at);
+  });
+  return out.filter(c => c !== null);
 }

@@ -59,6 +59,8 @@ export class Allocator {
   private next = 0;
   private readonly cache = new Map<number, Memory[]>();
   cachedBytes = 0;
+  /** Pieces of memory handed out so far, those kept for reuse included. */
+  allocations = 0;
 
   constructor(private readonly addon: Pick<Addon, 'address' | 'adviseHuge'>) {}
 
@@ -91,6 +93,7 @@ export class Allocator {
   }
 
   private allocate(bytes: number): Memory {
+    this.allocations++;
     if (bytes >= ownBytes) return this.allocateOwn(sizeClass(bytes));
     const size = Math.max(alignment, alignUp(bytes));
     if (this.slab === null || this.next + size > slabBytes) {
