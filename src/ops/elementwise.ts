@@ -233,9 +233,9 @@ export const gelu = row(
   ],
 ) as Unary;
 /** Sine. */
-export const sin = row('sin', Math.sin, 'sin(a)', (g, [x]) => [() => mul(g, cos(x))]) as Unary;
+export const sin = row('sin', Math.sin, 'math_sine(a, 0)', (g, [x]) => [() => mul(g, cos(x))]) as Unary;
 /** Cosine. */
-export const cos = row('cos', Math.cos, 'cos(a)', (g, [x]) => [() => neg(mul(g, sin(x)))]) as Unary;
+export const cos = row('cos', Math.cos, 'math_sine(a, 1)', (g, [x]) => [() => neg(mul(g, sin(x)))]) as Unary;
 /** Error function. */
 export const erf = row('erf', erfOf, 'math_erf(a)', (g, [x]) => [
   () => mul(g, mul(2 / Math.sqrt(Math.PI), exp(neg(square(x))))),
