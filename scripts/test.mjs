@@ -1,12 +1,13 @@
 /**
- * `npm test [-- vitest arguments]`: makes sure of a Vulkan driver, builds what is stale, runs vitest, and ends with
- * `N passed, N failed` alone on the last line. With CI set nothing may be left out: a skipped test, a stale build and
- * a missing WebGPU adapter are failures.
+ * `npm test [-- vitest arguments]`: makes sure of a Vulkan driver and of Chromium, builds what is stale, runs vitest, and ends with
+ * `N passed, N failed` alone on the last line. With CI set nothing may be left out: a skipped test, a stale build, a
+ * missing WebGPU adapter and a missing browser are failures.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './build.mjs';
+import { ensureChromium } from './chromium.mjs';
 import { ensureVulkan } from './vulkan.mjs';
 
 const REPORT = join(root, 'build/test-report.json');
@@ -29,6 +30,8 @@ export function tally(report, exitCode, ci) {
 function runTests(args) {
   const { adapter, env, reason } = ensureVulkan();
   console.error(adapter ? `WebGPU adapter: ${adapter}` : reason);
+  const chromium = ensureChromium();
+  console.error(chromium.path ? `Chromium: ${chromium.path}` : chromium.reason);
   rmSync(REPORT, { force: true });
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${REPORT}`];
   const { status } = spawnSync(
@@ -43,7 +46,8 @@ function runTests(args) {
   if (!existsSync(REPORT)) return { passed: 0, failed: 1 };
   const ci = Boolean(process.env.CI);
   const counts = tally(JSON.parse(readFileSync(REPORT, 'utf8')), status, ci);
-  return ci && !adapter ? { ...counts, failed: counts.failed + 1 } : counts;
+  const missing = ci ? [adapter, chromium.path].filter(found => found === null).length : 0;
+  return { ...counts, failed: counts.failed + missing };
 }
 
 if (process.argv[1] === import.meta.filename) {

@@ -8,6 +8,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { apt, hasApt, osRelease } from './apt.mjs';
 
 /** The first Mesa whose lavapipe offers everything Dawn asks of a Vulkan device. */
 const OLDEST_MESA = 24;
@@ -46,15 +47,6 @@ function lavapipeEnv() {
   return null;
 }
 
-/** The fields of /etc/os-release. */
-function osRelease() {
-  if (!existsSync('/etc/os-release')) return {};
-  const lines = readFileSync('/etc/os-release', 'utf8').split('\n');
-  return Object.fromEntries(
-    lines.map(line => line.split('=')).map(([key, value = '']) => [key, value.replaceAll('"', '')]),
-  );
-}
-
 /** The machine's own apt entry for `suite`, with the suite replaced by `wanted`, or null. */
 function deriveSource(suite, wanted) {
   const folder = '/etc/apt/sources.list.d';
@@ -80,13 +72,6 @@ function deriveSource(suite, wanted) {
     }
   }
   return null;
-}
-
-function apt(...args) {
-  execFileSync('apt-get', ['-qq', '-y', ...args], {
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-    stdio: ['ignore', 'ignore', 2],
-  });
 }
 
 /** Major version of the Mesa apt would install, by default or from `suite`; 0 where apt knows none or no such suite. */
@@ -131,10 +116,7 @@ export function ensureVulkan() {
     if (adapter) return { adapter, env: already };
   }
   const advice = `install a Vulkan driver (Mesa ${OLDEST_MESA} or newer: mesa-vulkan-drivers and libvulkan1)`;
-  if (process.platform !== 'linux') return { adapter: null, env: {}, reason: `no WebGPU adapter: ${advice}` };
-  const os = osRelease();
-  const debian = os.ID === 'debian' || (os.ID_LIKE ?? '').split(' ').includes('debian');
-  if (!debian || process.getuid?.() !== 0) {
+  if (!hasApt()) {
     return {
       adapter: null,
       env: {},
@@ -142,7 +124,7 @@ export function ensureVulkan() {
     };
   }
   try {
-    installMesa(os.VERSION_CODENAME);
+    installMesa(osRelease().VERSION_CODENAME);
   } catch (error) {
     return {
       adapter: null,
