@@ -6,11 +6,11 @@ import ts from 'typescript';
 const FLOORS = [['core'], ['program'], ['ops'], ['nn', 'optim', 'data', 'io'], ['hyper'], ['meta'], ['cli']];
 /** What backends import from core for its values; the rest of core they import for its types. */
 const BACKEND_VALUES = ['src/core/errors.ts', 'src/core/backend.ts'];
-/** `ref` finds the loops it runs in core's op table, both CPU backends walk strides, `init` puts a backend in use. */
+/** `ref` finds the loops it runs in core's op table, both CPU backends walk strides, `choose` puts a backend in use. */
 const MORE_BACKEND_VALUES: Record<string, readonly string[]> = {
   'src/backends/ref.ts': ['src/core/op.ts', 'src/core/shape.ts'],
   'src/backends/cpu.ts': ['src/core/shape.ts'],
-  'src/backends/init.ts': ['src/core/tensor.ts'],
+  'src/backends/choose.ts': ['src/core/tensor.ts'],
 };
 /** Rooms that need files, and so may use Node's modules; the rest runs in browsers too. */
 const NODE_PLACES = [/^src\/(cli|data|io)\//, /^src\/backends\/cpu\b/];

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, describe, expect } from 'vitest';
 import { Device } from '../src/backends/webgpu/device.js';
-import { createWebGPU } from '../src/backends/webgpu/index.js';
+import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
 import type { Backend, Expr, Plan, Scalar, Storage } from '../src/core/backend.js';
 import { KernelFailure } from '../src/core/backend.js';
 import {
@@ -252,7 +252,7 @@ describe('errors', () => {
   });
 
   onDevice('a lost device says so at every call', async () => {
-    const device = await Device.open({});
+    const device = await Device.open(await findGpu(), {});
     device.check();
     device.gpu.destroy();
     await device.gpu.lost;

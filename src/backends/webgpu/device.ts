@@ -23,29 +23,6 @@ const WANTED = [
 
 type Limits = Record<(typeof WANTED)[number], number>;
 
-/**
- * Objects made by the npm package's `create()`. They must never be collected: Dawn aborts the process if one goes
- * while its adapters or devices are in use.
- */
-const kept: GPU[] = [];
-
-async function findGpu(): Promise<GPU> {
-  const browser = typeof navigator === 'undefined' ? undefined : navigator.gpu;
-  if (browser) return browser;
-  if (kept.length > 0) return kept[0];
-  try {
-    const dawn = await import(/* @vite-ignore */ /* webpackIgnore: true */ 'webgpu');
-    kept.push(dawn.create([]));
-    return kept[0];
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
-    throw new NoAdapterError(
-      `this runtime has no navigator.gpu, and the npm package 'webgpu' cannot be used: ${why}`,
-      { cause },
-    );
-  }
-}
-
 /** A device with its traits, and the first failure nobody has been told of yet. */
 export class Device {
   private failure: WeightloomError | null = null;
@@ -71,8 +48,10 @@ export class Device {
   }
 
   /** Asks for an adapter and a device. Throws NoAdapterError with the reason. */
-  static async open(options: { powerPreference?: GPUPowerPreference; software?: boolean }): Promise<Device> {
-    const gpu = await findGpu();
+  static async open(
+    gpu: GPU,
+    options: { powerPreference?: GPUPowerPreference; software?: boolean },
+  ): Promise<Device> {
     const adapter = await gpu.requestAdapter({
       powerPreference: options.powerPreference ?? 'high-performance',
     });

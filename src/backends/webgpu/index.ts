@@ -1,239 +1,38 @@
-/** The WebGPU backend: WGSL kernels on a device of the browser's, or of Dawn's in Node. */
-import type {
-  Backend,
-  BackendLimits,
-  Command,
-  Executable,
-  Plan,
-  Storage,
-  TypedArray,
-  View,
-} from '../../core/backend.js';
-import { KernelFailure } from '../../core/backend.js';
-import { BackendError, KernelError } from '../../core/errors.js';
-import { Device } from './device.js';
-import { groupOf, type Made, ParamPages, Recording } from './encoder.js';
-import { PreparedPlan, Scratch } from './executable.js';
-import { denseStrides, isDense, product } from './kernel.js';
-import { kernels } from './launch.js';
-import { type Block, MAP_READ, Pool, USAGE } from './memory.js';
-import { Pipelines } from './pipelines.js';
-import { immediatesOf, operandsOf, Recipes } from './recipes.js';
+/** WebGPU in Node: the backend on a device of the npm package `webgpu` (Dawn). */
+import type { Backend } from '../../core/backend.js';
+import { NoAdapterError } from '../../core/errors.js';
+import { createOn, type WebGPUOptions } from './backend.js';
 
-/** How a device is chosen and used. */
-export interface WebGPUOptions {
-  /** Which adapter to prefer where there are several. 'high-performance' unless stated. */
-  readonly powerPreference?: 'low-power' | 'high-performance';
-  /** Which kernels to use: those for adapters that run on the CPU, or those for GPUs. Found out unless stated. */
-  readonly software?: boolean;
-}
+export type { WebGPUOptions };
 
 /**
- * Opens a WebGPU device: the browser's where there is `navigator.gpu`, else through the npm package `webgpu`.
- * Throws NoAdapterError with the reason.
+ * Objects made by the npm package's `create()`. They must never be collected: Dawn aborts the process if one goes
+ * while its adapters or devices are in use.
  */
-export async function createWebGPU(options: WebGPUOptions = {}): Promise<Backend> {
-  return new WebGPUBackend(await Device.open(options));
+const kept: GPU[] = [];
+
+/**
+ * The runtime's own `navigator.gpu` where it has one (Deno, a test in a browser), else Dawn's.
+ * Throws NoAdapterError if there is neither.
+ */
+export async function findGpu(): Promise<GPU> {
+  const own = typeof navigator === 'undefined' ? undefined : navigator.gpu;
+  if (own) return own;
+  if (kept.length > 0) return kept[0];
+  try {
+    const dawn = await import('webgpu');
+    kept.push(dawn.create([]));
+    return kept[0];
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
+    throw new NoAdapterError(
+      `this runtime has no navigator.gpu, and the npm package 'webgpu' cannot be used: ${why}`,
+      { cause },
+    );
+  }
 }
 
-const MEGABYTE = 1 << 20;
-/** Bytes of live tensors past which new ones are refused (ERR_MEMORY). */
-const BUDGET = 8192 * MEGABYTE;
-const EPILOGUES: ReadonlySet<string> = new Set(['matmul', 'conv2d']);
-const NONE: ReadonlySet<string> = new Set();
-const ARRAYS = { f32: Float32Array, i32: Int32Array, u32: Uint32Array };
-
-class WebGPUBackend implements Backend {
-  readonly name = 'webgpu';
-  readonly limits: BackendLimits;
-  private readonly pool: Pool;
-  private readonly staging: Pool;
-  private readonly pipelines: Pipelines;
-  private readonly recipes: Recipes;
-  private readonly params: ParamPages;
-  private readonly scratch: Scratch;
-  private readonly made: Made = { submits: 0, dispatches: 0 };
-
-  constructor(private readonly device: Device) {
-    // More bindings than this would only make kernels with more live registers than is good for them.
-    const maxBindings = Math.min(device.limits.maxStorageBuffersPerShaderStage, 16);
-    this.limits = {
-      maxBindings,
-      packing: 'buffers',
-      deviceMemory: BUDGET,
-      epilogue: EPILOGUES,
-      prologue: NONE,
-    };
-    this.pool = new Pool(device, USAGE.storage | USAGE.copySource | USAGE.copyTarget, 512 * MEGABYTE);
-    this.staging = new Pool(device, USAGE.mapRead | USAGE.copyTarget, 64 * MEGABYTE);
-    this.pipelines = new Pipelines(device);
-    this.recipes = new Recipes(device, this.pipelines, maxBindings);
-    this.params = new ParamPages(device, this.pipelines.paramsLayout);
-    this.scratch = new Scratch(this.pool);
-  }
-
-  has(kernel: string): boolean {
-    return kernels.has(kernel);
-  }
-
-  run(commands: readonly Command[]): void {
-    this.device.check();
-    if (commands.length === 0) return;
-    const recording = new Recording(this.device);
-    let index = 0;
-    try {
-      for (; index < commands.length; index++) this.record(recording, commands[index]);
-    } catch (cause) {
-      throw new KernelFailure(index, cause);
-    } finally {
-      this.submit(recording);
-    }
-  }
-
-  prepare(plan: Plan): Executable {
-    this.device.check();
-    return new PreparedPlan(plan, {
-      device: this.device,
-      pool: this.pool,
-      pipelines: this.pipelines,
-      recipes: this.recipes,
-      scratch: this.scratch,
-      made: this.made,
-    });
-  }
-
-  write(storage: Storage, values: TypedArray): void {
-    this.device.check();
-    if (values.length !== storage.size)
-      throw new BackendError(
-        `write: a storage of ${storage.size} elements was given ${values.length} values`,
-      );
-    const target = this.bind(storage);
-    const array = ARRAYS[storage.dtype];
-    const words = values instanceof array ? values : array.from(values);
-    this.device.gpu.queue.writeBuffer(target.buffer, 0, words as TypedArray & ArrayBufferView<ArrayBuffer>);
-  }
-
-  async read(view: View): Promise<TypedArray> {
-    this.device.check();
-    const { dtype } = view.storage;
-    const length = product(view.shape);
-    if (length === 0) {
-      await this.sync();
-      return new ARRAYS[dtype](0);
-    }
-    const staging = this.snapshot(view, length);
-    try {
-      await staging.buffer.mapAsync(MAP_READ, 0, length * 4);
-      const values = new ARRAYS[dtype](staging.buffer.getMappedRange(0, length * 4).slice(0));
-      staging.buffer.unmap();
-      this.staging.give(staging);
-      this.staging.trim();
-      await this.device.settle();
-      return values;
-    } catch (cause) {
-      this.device.check();
-      throw cause;
-    }
-  }
-
-  readSync(_view: View): TypedArray {
-    throw new BackendError('webgpu cannot read at once: await read (data(), item()) instead');
-  }
-
-  free(storage: Storage): void {
-    const block = storage.memory as Block | null;
-    if (!block) return;
-    storage.memory = null;
-    this.pool.give(block);
-    this.pool.trim();
-  }
-
-  async sync(): Promise<void> {
-    this.device.check();
-    await this.device.gpu.queue.onSubmittedWorkDone();
-    await this.device.settle();
-  }
-
-  describe(): Record<string, unknown> {
-    const { info, limits, software, name, gpu } = this.device;
-    return {
-      adapter: name,
-      vendor: info.vendor,
-      architecture: info.architecture,
-      software,
-      features: [...gpu.features].sort(),
-      limits: { ...limits, maxBindings: this.limits.maxBindings },
-      counters: {
-        ...this.pipelines.made,
-        ...this.made,
-        buffers: this.pool.buffers + this.staging.buffers,
-        bytes: this.pool.bytes + this.staging.bytes,
-      },
-    };
-  }
-
-  dispose(): void {
-    this.device.dispose();
-  }
-
-  /** Copies a view into a staging buffer, in queue order. */
-  private snapshot(view: View, length: number): Block {
-    const source = this.bound(view.storage, 'read');
-    const staging = this.staging.take(length * 4);
-    const recording = new Recording(this.device);
-    if (isDense(view)) recording.copy(source, view.offset * 4, staging, length * 4);
-    else {
-      const dense = this.pool.take(length * 4);
-      const storage = { ...view.storage, size: length, memory: dense };
-      const target = {
-        storage,
-        shape: view.shape,
-        strides: denseStrides(view.shape),
-        offset: 0,
-        generation: 0,
-      };
-      this.record(recording, { kernel: 'copy', op: 'read', outs: [target], ins: [view], attrs: {} });
-      recording.copy(dense, 0, staging, length * 4);
-      this.pool.give(dense);
-    }
-    this.submit(recording);
-    return staging;
-  }
-
-  private record(recording: Recording, command: Command): void {
-    const { outs, ins, op } = command;
-    const blocks = [...outs.map(y => this.bind(y.storage)), ...ins.map(x => this.bound(x.storage, op))];
-    const offsets = [...outs, ...ins].map(view => view.offset);
-    const operands = operandsOf(blocks, offsets);
-    const { steps, temporaries } = this.recipes.of(command, operands);
-    const scratch = temporaries.map(bytes => this.pool.take(bytes));
-    const bySlot = [...operands.buffers, ...scratch];
-    for (const { pipeline, slots, params, x, y } of steps) {
-      const block = params.length > 0 ? this.params.put(params, offsets, immediatesOf(command)) : null;
-      recording.dispatch(pipeline, groupOf(this.pipelines, pipeline, slots, bySlot), block, x, y);
-    }
-    for (const block of scratch) this.pool.give(block);
-  }
-
-  private submit(recording: Recording): void {
-    this.params.upload();
-    recording.submit(this.made);
-    this.pool.trim();
-  }
-
-  /** The storage's memory, taken if there is none yet. */
-  private bind(storage: Storage): Block {
-    storage.memory ??= this.pool.take(storage.size * 4);
-    return storage.memory as Block;
-  }
-
-  /** The memory of a storage that is read. An empty one needs no writer. */
-  private bound(storage: Storage, op: string): Block {
-    if (storage.memory === null && storage.size > 0)
-      throw new KernelError(
-        `${op}: a storage of ${storage.size} elements is read before anything was written to it`,
-      );
-    return this.bind(storage);
-  }
+/** Opens a WebGPU device. Throws NoAdapterError with the reason. */
+export async function createWebGPU(options: WebGPUOptions = {}): Promise<Backend> {
+  return createOn(await findGpu(), options);
 }
