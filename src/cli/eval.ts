@@ -4,8 +4,17 @@ import { ArgumentError } from '../core/errors.js';
 import { loadSafetensors } from '../io/files.js';
 import { unpackState } from '../meta/index.js';
 import { flag, integer, oneOf, parse, text } from './args.js';
+import { evaluateSequence, isSequence } from './continual.js';
 import { recipeFor, taskName } from './recipes.js';
-import { checkGiven, checkRecord, describeResult, evaluateOn, settingsOf, startOf } from './run.js';
+import {
+  checkGiven,
+  checkRecord,
+  describeResult,
+  evaluateOn,
+  type Result,
+  settingsOf,
+  startOf,
+} from './run.js';
 import { TEST_TASKS } from './train.js';
 
 /** The options of `eval`. */
@@ -30,6 +39,16 @@ export async function evalCommand(args: string[]): Promise<number> {
   const file = await loadSafetensors(checkpoint);
   const { task, ...settings } = settingsOf(file, checkpoint);
   if (options.task !== undefined) checkGiven({ task: taskName(options.task) }, { task }, checkpoint);
+  if (isSequence(task)) {
+    const backend = await init({ backend: options.backend, threads: options.threads });
+    try {
+      const score = await evaluateSequence({ ...settings, task, data: options.data }, file, checkpoint);
+      print({ task, method: settings.method, ...score }, options.json);
+      return 0;
+    } finally {
+      backend.dispose();
+    }
+  }
   const recipe = await recipeFor(options.task ?? task, { ...settings, data: options.data });
   checkRecord(recipe, file, checkpoint);
   const backend = await init({ backend: options.backend, threads: options.threads });
@@ -42,14 +61,18 @@ export async function evalCommand(args: string[]): Promise<number> {
       const plainer = await evaluateOn(recipe, baseline.learner, params, which);
       console.error(`${baseline.name} of the same embedding: ${describeResult(plainer)}`);
     }
-    const { metric, mean, ci95 } = score;
-    const { method } = settings;
-    const result = { task: recipe.task, method, metric, mean, ci95, tasks };
-    console.log(
-      options.json ? JSON.stringify(result) : `${recipe.task}, ${method}: ${describeResult(score)}`,
-    );
+    print({ task: recipe.task, method: settings.method, ...score }, options.json);
     return 0;
   } finally {
     backend.dispose();
   }
 }
+
+const print = (
+  { task, method, ...score }: Result & { task: string; method: string },
+  json: boolean,
+): void => {
+  const { metric, mean, ci95, tasks } = score;
+  const result = { task, method, metric, mean, ci95, tasks };
+  console.log(json ? JSON.stringify(result) : `${task}, ${method}: ${describeResult(score)}`);
+};

@@ -48,6 +48,8 @@ export const METHODS = [
   'reptile',
   'cavia',
   'protonet',
+  'finetune',
+  'separate',
 ] as const;
 export type Method = (typeof METHODS)[number];
 
@@ -88,7 +90,7 @@ export interface RecipeOptions {
 
 const BUILT_IN = ['sinusoid', 'linear', 'gp', 'omniglot'];
 /** Tasks of the plan that `train` does not have yet: their data are here, their learners are not. */
-const PLANNED = ['mnist', 'split-mnist', 'permuted-mnist'];
+const PLANNED = ['mnist'];
 
 /** True for what names a module rather than a built-in task. */
 const isModule = (task: string): boolean => /[/\\]/.test(task) || /^\.(mjs|js)$/.test(extname(task));
@@ -213,9 +215,9 @@ function regression(family: TaskFamily, method: Method): Recipe {
         optimiser: steps => sgd(linearSchedule(1, 0.05, steps)),
       };
     case 'protonet':
-      throw new ArgumentError(
-        `protonet compares classes and ${family.name} is regression; expected another method`,
-      );
+    case 'finetune':
+    case 'separate':
+      throw new ArgumentError(`${method} is no method for regression like ${family.name}; expected another`);
   }
 }
 
@@ -256,8 +258,10 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     }
     case 'cavia':
     case 'latent':
+    case 'finetune':
+    case 'separate':
       throw new ArgumentError(
-        `${method} is for regression here and ${family.name} is classification; expected another method`,
+        `${method} is no method for classification like ${family.name}; expected another`,
       );
   }
 }

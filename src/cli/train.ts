@@ -14,6 +14,7 @@ import {
   unpackState,
 } from '../meta/index.js';
 import { type Arguments, flag, integer, oneOf, parse, text } from './args.js';
+import { isSequence, sequenceSummary, trainSequence } from './continual.js';
 import { drawUnseen } from './figure.js';
 import { Metrics } from './metrics.js';
 import { progress } from './progress.js';
@@ -78,8 +79,10 @@ export async function trainCommand(args: string[]): Promise<number> {
   const onInterrupt = () => interrupt.abort();
   process.on('SIGINT', onInterrupt);
   try {
-    const result = await run(task, options, interrupt.signal);
-    console.log(options.json ? JSON.stringify(result) : summary(result));
+    const print = <R>(result: R, summary: (result: R) => string) =>
+      console.log(options.json ? JSON.stringify(result) : summary(result));
+    if (isSequence(task)) print(await trainSequence(task, options, interrupt.signal), sequenceSummary);
+    else print(await run(task, options, interrupt.signal), summary);
     return 0;
   } catch (error) {
     if (error === interrupt.signal.reason) return 130;

@@ -3,6 +3,18 @@ export { type AdaptOptions, adapt, perTask } from './adapt.js';
 export { type CaviaOptions, cavia } from './cavia.js';
 export { packState, unpackState } from './checkpoint.js';
 export { type ClassifierParams, classMeans, generatedClassifier, prototypes } from './classes.js';
+export {
+  accuracyOn,
+  type ContinualLearner,
+  type ContinualOptions,
+  type ContinualState,
+  type ContinualTask,
+  type ContinualTraining,
+  continualHypernet,
+  initialContinualState,
+  separateNetworks,
+  trainContinual,
+} from './continual.js';
 export { conv4, imageNorm } from './embedding.js';
 export {
   drawEpisodes,
