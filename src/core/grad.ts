@@ -107,8 +107,9 @@ function walk(
   const add = opNamed('add');
   for (let i = nodes.length - 1; i >= 0; i--) {
     const { op, ins, outs, attrs } = nodes[i];
-    const gs = outs.map(out => seeds.get(out));
-    const first = gs.findIndex(g => g !== undefined);
+    const gs: (Tensor | undefined)[] = [];
+    let first = -1;
+    for (let k = outs.length - 1; k >= 0; k--) if ((gs[k] = seeds.get(outs[k]))) first = k;
     if (first < 0) continue;
     if (!op.vjp) {
       if (ins.some(on)) throw new GraphError(`${op.name} has no derivative`);

@@ -5,9 +5,9 @@
  */
 import type { Expr, Instruction, Scalar, View } from '../core/backend.js';
 import { ArgumentError } from '../core/errors.js';
-import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
-import { broadcastShapes, broadcastStrides, type Shape, show, sizeOf } from '../core/shape.js';
-import { full, Tensor } from '../core/tensor.js';
+import { apply, type Dense, defineOp, type OpSpec, type Pullback } from '../core/op.js';
+import { broadcastShapes, broadcastStrides, type Shape, sameShape, show, sizeOf } from '../core/shape.js';
+import { full, type Tensor } from '../core/tensor.js';
 import { sumTo } from './reduce.js';
 
 /** An operand: a tensor, or a number that becomes an immediate of the kernel. */
@@ -21,7 +21,7 @@ type Rule = (g: Tensor, args: readonly Value[], out: Tensor) => ((() => Tensor) 
 
 /** The view of `x` broadcast to `shape`. The op has checked that it broadcasts. */
 export function broadcastView(x: View, shape: Shape): View {
-  if (x.shape === shape) return x;
+  if (sameShape(x.shape, shape)) return x;
   const strides = broadcastStrides(x.shape, x.strides, shape);
   if (!strides) throw new ArgumentError(`${show(x.shape)} does not broadcast to ${show(shape)}`);
   return { ...x, shape, strides };
@@ -68,12 +68,19 @@ function row(name: string, f: Scalar['f'], wgsl: string, rule: Rule): (...args: 
     kernelAttrs: attrs => (attrs === tensorsOnly ? tensorsOnlyToKernel : toKernel(attrs)),
     vjp: (g, ins, out, { numbers }) => {
       let next = 0;
-      const args = numbers.map(n => n ?? ins[next++]);
-      const thunks = rule(g, args, out);
-      return args.flatMap((arg, i) => {
+      const thunks = rule(
+        g,
+        numbers.map(n => n ?? ins[next++]),
+        out,
+      );
+      const pullback: Pullback = [];
+      for (let i = 0; i < arity; i++) {
+        if (numbers[i] !== null) continue;
         const thunk = thunks[i];
-        return arg instanceof Tensor ? [thunk && (() => sumTo(thunk(), arg.shape))] : [];
-      });
+        const { shape } = ins[pullback.length];
+        pullback.push(thunk && (() => sumTo(thunk(), shape)));
+      }
+      return pullback;
     },
   };
   defineOp(spec);
