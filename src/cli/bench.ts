@@ -167,8 +167,8 @@ async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean):
     return {
       ...line,
       ...(flops === undefined ? {} : { gflops: digits(flops / ms / 1e6) }),
-      ...(bench.eagerOnly ? {} : { bytes: read + written }),
-      ...(machine && !bench.eagerOnly
+      ...(bench.dispatch ? {} : { bytes: read + written }),
+      ...(machine && !bench.dispatch
         ? { peak: digits((100 * boundOf(machine, flops ?? 0, read, written)) / ms, 3) }
         : {}),
       ...(machine && { cal: digits(Math.min(before, after), 3) }),
@@ -224,8 +224,7 @@ export async function benchCommand(args: string[]): Promise<number> {
   if (run.machine && (options.suite.includes(MACHINE_SUITE) || !options.json))
     machineLines(backend, run.machine).forEach(print);
   for (const { w, bench } of selected)
-    for (const compiled of bench.eagerOnly ? [false] : [false, true])
-      print(await lineOf(run, w, bench, compiled));
+    for (const compiled of [false, true]) print(await lineOf(run, w, bench, compiled));
   backend.dispose();
   return failed ? 1 : 0;
 }
