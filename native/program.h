@@ -25,6 +25,8 @@ class Program {
   int32_t calls() const { return static_cast<int32_t>(steps_.size()); }
   size_t slots() const { return slotBytes_.size(); }
   double slotBytes(size_t slot) const { return slotBytes_[slot]; }
+  // About how many nanoseconds of one thread a run takes: right within a factor of a few.
+  double cost() const { return cost_; }
 
   // Runs calls [begin, end) on memory at `bases`, one address per slot. Returns -1, or the call that failed (error()).
   int32_t run(int32_t begin, int32_t end, const double* bases);
@@ -55,6 +57,7 @@ class Program {
   std::vector<double> bound_;
   std::string error_;
   int32_t failed_ = -1;
+  double cost_ = 0;
 };
 
 }  // namespace wl

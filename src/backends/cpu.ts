@@ -9,6 +9,7 @@ import { isDense, sizeOf } from '../core/shape.js';
 import { type Addon, loadAddon, type NativeProgram } from './cpu/addon.js';
 import { compoundsOf } from './cpu/compounds.js';
 import { Encoder, type Vocabulary } from './cpu/encode.js';
+import { type Flights, flightsOf } from './cpu/flights.js';
 import { Allocator, arrayOn, type Memory, Scratch } from './cpu/memory.js';
 import { hasReference, runReference } from './ref.js';
 
@@ -37,6 +38,7 @@ class Cpu implements Backend {
   readonly allocator: Allocator;
   readonly vocabulary: Vocabulary;
   readonly scratch: Scratch;
+  readonly flights: Flights;
   fallbacks = 0;
   programs = 0;
   private readonly encoder: Encoder;
@@ -54,7 +56,8 @@ class Cpu implements Backend {
       scalars: numbered(addon.scalars),
       compounds: compoundsOf(addon.scalars),
     };
-    this.allocator = new Allocator(addon);
+    this.flights = flightsOf(addon);
+    this.allocator = new Allocator(addon, this.flights);
     this.scratch = new Scratch(addon);
     this.encoder = new Encoder(this.vocabulary);
   }
@@ -71,19 +74,20 @@ class Cpu implements Backend {
       try {
         if (this.encode(command)) continue;
       } catch (error) {
-        this.flush(first);
+        this.flush(commands, first, i);
         throw new KernelFailure(i, error);
       }
-      this.flush(first);
+      this.flush(commands, first, i);
       first = i + 1;
       try {
         this.fallbacks++;
+        this.flights.wait();
         runReference(command, this.array);
       } catch (error) {
         throw new KernelFailure(i, error);
       }
     }
-    this.flush(first);
+    this.flush(commands, first, commands.length);
   }
 
   prepare(plan: Plan): Executable {
@@ -93,40 +97,62 @@ class Cpu implements Backend {
   }
 
   write(storage: Storage, values: TypedArray): void {
-    this.allocator.bind(storage);
-    this.array(storage).set(values);
+    const memory = this.allocator.bind(storage);
+    if (memory.job === 0) {
+      memory.failure = null;
+      this.array(storage).set(values);
+      return;
+    }
+    // A job in flight must not see them: they wait in its queue.
+    const held = denseView(storage, [storage.size]);
+    this.array(held.storage).set(values);
+    this.run([{ kernel: 'copy', op: 'write', outs: [{ ...held, storage }], ins: [held], attrs: {} }]);
+    this.allocator.free(held.storage);
   }
 
-  read(view: View): Promise<TypedArray> {
-    const values = this.readSync(view);
+  async read(view: View): Promise<TypedArray> {
+    let values: TypedArray;
+    if ((view.storage.memory as Memory | null)?.job) {
+      const { storage } = this.compact(view);
+      await this.flights.settled();
+      values = this.valuesOf(storage);
+      this.allocator.free(storage);
+    } else values = this.readSync(view);
     return new Promise(resolve => setImmediate(resolve, values));
   }
 
   readSync(view: View): TypedArray {
     const { storage, shape, strides, offset } = view;
-    if (storage.memory === null) throw new BackendError('cpu: a storage was read that nothing has written');
-    const size = sizeOf(shape);
-    if (isDense(shape, strides)) return this.array(storage).slice(offset, offset + size);
-    const dense: Storage = { ...storage, id: -1, size, memory: null };
-    let stride = size;
-    const out: View = {
-      storage: dense,
-      shape,
-      strides: shape.map(n => (stride = n > 0 ? stride / n : 0)),
-      offset: 0,
-      generation: 0,
-    };
-    this.run([{ kernel: 'copy', op: 'read', outs: [out], ins: [view], attrs: {} }]);
-    const values = this.array(dense).slice();
+    if (isDense(shape, strides)) return this.valuesOf(storage, offset, sizeOf(shape));
+    const dense = this.compact(view).storage;
+    const values = this.valuesOf(dense);
     this.allocator.free(dense);
     return values;
+  }
+
+  /** A copy of a view, as of now in the order of work. */
+  private compact(view: View): View {
+    const out = denseView(view.storage, view.shape);
+    this.run([{ kernel: 'copy', op: 'read', outs: [out], ins: [view], attrs: {} }]);
+    return out;
+  }
+
+  /** Copies elements out of a storage once they are there. Throws KernelError where the job that made them failed. */
+  private valuesOf(storage: Storage, begin = 0, count = storage.size): TypedArray {
+    const memory = storage.memory as Memory | null;
+    if (memory === null) throw new BackendError('cpu: a storage was read that nothing has written');
+    if (memory.job > 0) this.flights.wait(memory.job);
+    if (memory.failure !== null) throw new KernelError(`read: ${memory.failure}`);
+    return this.array(storage).slice(begin, begin + count);
   }
 
   free(storage: Storage): void {
     this.allocator.free(storage);
   }
 
-  async sync(): Promise<void> {}
+  sync(): Promise<void> {
+    return this.flights.settled();
+  }
 
   describe(): Record<string, unknown> {
     return {
@@ -142,6 +168,7 @@ class Cpu implements Backend {
   }
 
   dispose(): void {
+    this.flights.wait();
     this.allocator.clear();
     this.scratch.clear();
   }
@@ -160,19 +187,25 @@ class Cpu implements Backend {
 
   /** Appends a command to the list, its outs bound; false if the addon lacks its kernel. */
   private encode({ kernel, op, outs, ins, attrs }: Command): boolean {
-    for (let k = 0; k < ins.length; k++)
-      if (ins[k].storage.memory === null)
-        throw new KernelError(`${op}: operand ${k} is a storage that nothing has written`);
+    for (let k = 0; k < ins.length; k++) {
+      const memory = ins[k].storage.memory as Memory | null;
+      if (memory === null) throw new KernelError(`${op}: operand ${k} is a storage that nothing has written`);
+      if (memory.failure !== null) throw new KernelError(`${op}: operand ${k}: ${memory.failure}`);
+    }
     for (const view of outs) this.allocator.bind(view.storage);
     return this.encoder.command(kernel, outs, ins, attrs, this.slotOf);
   }
 
-  /** Runs what is encoded, whose first command is number `first` of the list given to run(). */
-  private flush(first: number): void {
+  /** Runs what is encoded: commands [first, end) of the list given to run(). */
+  private flush(commands: readonly Command[], first: number, end: number): void {
     if (this.encoder.length === 0) return;
     const { words, length } = this.encoder;
     const failed = this.addon.run(words, length, this.bases, this.sizes, this.slots, this.threads);
     if (failed >= 0) throw new KernelFailure(first + failed, new KernelError(this.addon.message()));
+    if (failed < -1) {
+      const mine = commands.slice(first, end);
+      this.flights.add(-1 - failed, memories(mine.flatMap(c => c.ins)), memories(mine.flatMap(c => c.outs)));
+    }
     this.begin();
   }
 
@@ -189,6 +222,17 @@ class Cpu implements Backend {
     memory.slot = this.slots++;
     return memory.slot;
   };
+}
+
+const memories = (views: readonly View[]) => views.map(({ storage }) => storage.memory as Memory);
+
+/** A fresh storage of a view's dtype, seen whole. */
+function denseView({ dtype, backend }: Storage, shape: readonly number[]): View {
+  const size = sizeOf(shape);
+  const storage: Storage = { id: -1, dtype, size, backend, memory: null, generation: 0, dead: null };
+  let stride = size;
+  const strides = shape.map(n => (stride = n > 0 ? stride / n : 0));
+  return { storage, shape, strides, offset: 0, generation: 0 };
 }
 
 const grow = (array: Float64Array) => {
@@ -214,6 +258,10 @@ class PreparedStep implements Executable {
   private readonly bytes: number;
   private boundScratch = 0;
   private bound: readonly Storage[] = [];
+  private readonly isLong: boolean;
+  /** Externals that are read, and that are written, by their index. */
+  private readonly reads: readonly number[];
+  private readonly writes: readonly number[];
 
   constructor(
     private readonly cpu: Cpu,
@@ -248,6 +296,13 @@ class PreparedStep implements Executable {
     } catch (cause) {
       throw new KernelError(`cpu: a step cannot be prepared: ${(cause as Error).message}`, { cause });
     }
+    this.isLong = this.segments.length === 1 && cpu.addon.isLong(this.program, cpu.threads);
+    const externals = (views: readonly View[]) => {
+      const slots = new Set(views.map(slotOf));
+      return [...plan.externals.keys()].filter(i => slots.has(i));
+    };
+    this.reads = externals(plan.commands.flatMap(c => c.ins));
+    this.writes = externals(plan.commands.flatMap(c => c.outs));
   }
 
   run(externals: readonly Storage[]): void {
@@ -271,6 +326,19 @@ class PreparedStep implements Executable {
         bases[externals.length + i] = this.boundScratch + offset;
       });
     }
+    const { flights } = cpu;
+    const memory = (i: number) => externals[i].memory as Memory;
+    if (flights.failures > 0) {
+      const failed = this.reads.map(memory).find(({ failure }) => failure !== null);
+      if (failed) throw new KernelError(`a compiled step reads what could not be made: ${failed.failure}`);
+      for (const i of this.writes) memory(i).failure = null;
+    }
+    if (this.isLong || (flights.busy && this.segments.length === 1)) {
+      const job = cpu.addon.submit(this.program, 0, this.segments[0].end, cpu.threads);
+      flights.add(job, this.reads.map(memory), this.writes.map(memory), [this.program, cpu.scratch.buffer]);
+      return;
+    }
+    flights.wait();
     for (const { begin, end, fallback } of this.segments) {
       if (end > begin && cpu.addon.execute(this.program, begin, end, cpu.threads) >= 0)
         throw new KernelError(cpu.addon.message());

@@ -108,7 +108,10 @@ export interface Backend {
   readonly limits: BackendLimits;
   /** False if a kernel cannot run here at all. Asked at once, so that the error points at the user's line. */
   has(kernel: string): boolean;
-  /** Runs commands in order, binding memory of unbound outputs. Throws KernelFailure at the first that fails. */
+  /**
+   * Runs commands in order, binding memory of unbound outputs. Throws KernelFailure at the first that fails. Work may
+   * go on when it returns: reads see it done, and throw or reject with KernelError what failed by then.
+   */
   run(commands: readonly Command[]): void;
   /** Makes a plan ready to be replayed. */
   prepare(plan: Plan): Executable;

@@ -12,7 +12,10 @@ export interface Addon {
   readonly scalars: readonly string[];
   /** CPUs this process may use. */
   readonly availableThreads: number;
-  /** Runs a list of commands; -1, or the index of the one that failed, those before it having run. */
+  /**
+   * Runs a list of commands; -1, or the index of the one that failed, those before it having run. Long work, and all
+   * work while there is some on the executor, goes to the executor: then -1 less the number of its job.
+   */
   run(
     words: Int32Array,
     count: number,
@@ -28,6 +31,20 @@ export interface Addon {
   prepare(words: Int32Array, bytes: Float64Array, bases: Float64Array): NativeProgram;
   /** Runs commands [begin, end) of a kept list; -1, or the index of the one that failed. */
   execute(program: NativeProgram, begin: number, end: number, threads: number): number;
+  /** True if a run of a kept list takes so long that it must not hold up the event loop. */
+  isLong(program: NativeProgram, threads: number): boolean;
+  /** Hands commands [begin, end) of a kept list to the executor; the number of its job. */
+  submit(program: NativeProgram, begin: number, end: number, threads: number): number;
+  /** Makes the executor, one thread that runs jobs in the order given; `settled` is called after each. */
+  startExecutor(settled: () => void): void;
+  /** Whether the event loop lives on for the executor's sake. */
+  holdLoop(on: boolean): void;
+  /** The number of the last job that is done. */
+  done(): number;
+  /** Returns when that job is done. */
+  wait(job: number): void;
+  /** Jobs that have failed since this was last asked, and why. */
+  failures(): [job: number, why: string][];
   /** Why the last run or execute failed. */
   message(): string;
   /** Where a buffer's memory begins: valid while the buffer is alive. */

@@ -3,12 +3,17 @@ import { totalmem } from 'node:os';
 import type { DType, Storage, TypedArray } from '../../core/backend.js';
 import { MemoryError } from '../../core/errors.js';
 import type { Addon } from './addon.js';
+import type { Flights } from './flights.js';
 
 /** Where a storage's elements are. */
 export class Memory {
   /** Slot of this memory in the command list with this stamp. */
   slot = 0;
   stamp = 0;
+  /** The last job in flight that uses it, or 0. */
+  job = 0;
+  /** Why the job that should have written it has not, or null. */
+  failure: string | null = null;
   constructor(
     readonly buffer: ArrayBuffer,
     /** Bytes from the buffer's begin. */
@@ -62,7 +67,10 @@ export class Allocator {
   /** Pieces of memory handed out so far, those kept for reuse included. */
   allocations = 0;
 
-  constructor(private readonly addon: Pick<Addon, 'address' | 'adviseHuge'>) {}
+  constructor(
+    private readonly addon: Pick<Addon, 'address' | 'adviseHuge'>,
+    private readonly flights: Pick<Flights, 'free'>,
+  ) {}
 
   /** The storage's memory, made now if it has none. Its content is then undefined. */
   bind(storage: Storage): Memory {
@@ -73,17 +81,21 @@ export class Allocator {
     return memory;
   }
 
-  /** Takes the storage's memory back. Nothing else may hold it. */
+  /** Takes the storage's memory back, once no job in flight uses it. Nothing else may hold it. */
   free(storage: Storage): void {
     const memory = storage.memory as Memory | null;
     storage.memory = null;
-    if (memory === null || memory.capacity < ownBytes || this.cachedBytes + memory.capacity > maxCached)
-      return;
+    if (memory !== null && memory.capacity >= ownBytes) this.flights.free(memory, this.keep);
+  }
+
+  private readonly keep = (memory: Memory): void => {
+    if (this.cachedBytes + memory.capacity > maxCached) return;
+    memory.failure = null;
     const list = this.cache.get(memory.capacity);
     if (list) list.push(memory);
     else this.cache.set(memory.capacity, [memory]);
     this.cachedBytes += memory.capacity;
-  }
+  };
 
   /** Forgets memory kept for reuse. */
   clear(): void {
