@@ -21,3 +21,11 @@ export {
   lowRankHead,
 } from './head.js';
 export { type Hypernet, type HypernetOptions, type HypernetParams, hypernet } from './hypernet.js';
+export {
+  diversityLoss,
+  type WeightStatistics,
+  weightGram,
+  weightNormLoss,
+  weightNorms,
+  weightStatistics,
+} from './statistics.js';
