@@ -2,27 +2,28 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { build } from 'esbuild';
+import { type BuildOptions, build } from 'esbuild';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { findChromium } from '../scripts/chromium.mjs';
 
 const root = join(import.meta.dirname, '..');
 
-/** A minified bundle for browsers of module text that imports `weightloom` or files beside this one. */
-export async function bundle(code: string, format: 'esm' | 'iife' = 'esm'): Promise<Uint8Array> {
-  const { outputFiles } = await build({
-    stdin: { contents: code, resolveDir: join(root, 'tests'), loader: 'ts' },
-    bundle: true,
-    minify: true,
-    platform: 'browser',
-    target: 'es2022',
-    format,
-    globalName: format === 'iife' ? 'page' : undefined,
-    write: false,
-    logLevel: 'silent',
-  });
+const bundled = async (options: BuildOptions): Promise<Uint8Array> => {
+  const common = { bundle: true, minify: true, platform: 'browser', target: 'es2022' } as const;
+  const { outputFiles } = await build({ ...common, ...options, write: false, logLevel: 'silent' });
   return outputFiles[0].contents;
-}
+};
+
+/** A minified bundle for browsers of a file, by its path from the root. */
+export const bundleFile = (path: string): Promise<Uint8Array> =>
+  bundled({ entryPoints: [join(root, path)], format: 'esm' });
+
+/**
+ * The same of module text that imports `weightloom`, or files by paths from this folder. As 'iife' it is a script that
+ * leaves its exports in the global `page`.
+ */
+export const bundle = (contents: string, format: 'esm' | 'iife' = 'esm'): Promise<Uint8Array> =>
+  bundled({ stdin: { contents, resolveDir: join(root, 'tests'), loader: 'ts' }, format, globalName: 'page' });
 
 /** Served files by path, with their types. */
 export type Site = Record<string, { type: string; body: string | Uint8Array }>;
@@ -41,8 +42,8 @@ export class Visit {
     });
   }
 
-  /** Serves the site on a port of its own and opens its `/`. Throws where there is no Chromium. */
-  static async to(site: Site): Promise<Visit> {
+  /** Serves the site on a port of its own and opens a page of it. Throws where there is no Chromium. */
+  static async to(site: Site, path = '/'): Promise<Visit> {
     const executablePath = findChromium();
     if (!executablePath) throw new Error('no Chromium: run node scripts/chromium.mjs');
     const server = createServer(({ url }, response) => {
@@ -52,7 +53,7 @@ export class Visit {
     await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
     const browser = await chromium.launch({ executablePath, args: FLAGS });
     const visit = new Visit(await browser.newPage(), browser, server);
-    await visit.page.goto(`http://localhost:${(server.address() as AddressInfo).port}/`);
+    await visit.page.goto(`http://localhost:${(server.address() as AddressInfo).port}${path}`);
     return visit;
   }
 

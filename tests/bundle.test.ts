@@ -18,7 +18,7 @@ test('loading a checkpoint and predicting takes at most 40 KB', async () => {
   const code = await bundle(`
     import { dense, fullHead, hypernet, init, key, relu, serial, setEncoder, tensor } from 'weightloom';
     import { readSafetensors } from 'weightloom/io';
-    import { unpackState } from 'weightloom/meta';
+    import { unpackParams } from 'weightloom/meta';
     export async function predict(file: Uint8Array, x: Float32Array, y: Float32Array, at: Float32Array) {
       await init();
       const net = hypernet({
@@ -28,8 +28,7 @@ test('loading a checkpoint and predicting takes at most 40 KB', async () => {
         trunk: dense(64),
         head: fullHead({ base: true }),
       });
-      const start = { step: 0, params: net.init(key(0)), optimiser: {} };
-      const { params } = unpackState(start, readSafetensors(file), 'the checkpoint');
+      const params = unpackParams(net.init(key(0)), readSafetensors(file), 'the checkpoint');
       const rows = (values: Float32Array) => tensor(values, [1, values.length, 1]);
       const theta = net.generate(params, net.encode(params, { x: rows(x), y: rows(y) }));
       return net.target.apply(theta, rows(at)).data();

@@ -22,18 +22,21 @@ import {
   tree,
   valueAndGrad,
 } from '../src/index.js';
+import { readSafetensors, writeSafetensors } from '../src/io/index.js';
 import {
   adapt,
   drawEpisodes,
   type Episodes,
   evaluate,
   initialState,
+  packState,
   perTask,
   summarise,
   type TrainingState,
   taskLosses,
   taskScores,
   train,
+  unpackParams,
 } from '../src/meta/index.js';
 import { adam } from '../src/optim/index.js';
 
@@ -322,4 +325,18 @@ describe('the trainer', () => {
     await train(training, from, { steps: 70 });
     expect(memory().tensors).toBe(before);
   });
+});
+
+test('the parameters of a checkpoint are had without its optimiser', async () => {
+  const params = { w: tensor([1, 2]), b: tensor([3]) };
+  const state = initialState(params, adam(0.1));
+  const packed = await packState(state, {});
+  const file = readSafetensors(writeSafetensors(packed.tensors, packed.metadata));
+  expect(file.tensors.size).toBeGreaterThan(2);
+  const like = { w: tensor([0, 0]), b: tensor([0]) };
+  expect(flat(unpackParams(like, file, 'it'))).toEqual(flat(params));
+  const refusal = (other: unknown) => expect(() => unpackParams(other, file, 'it'));
+  refusal({ w: like.w }).toThrow(/^it: it has a tensor params\.b too many$/);
+  refusal({ ...like, c: like.b }).toThrow(/^it: it has no tensor params\.c \[1\]$/);
+  refusal({ ...like, w: like.b }).toThrow(/^it: params\.w should be \[1\], it is \[2\]$/);
 });

@@ -12,7 +12,7 @@ const STEP = 'step';
 
 const tensors = (of: unknown): [string, Tensor][] =>
   tree.entries(of).filter((entry): entry is [string, Tensor] => entry[1] instanceof Tensor);
-const named = ({ params, optimiser }: Omit<TrainingState<unknown>, 'step'>) => ({ params, optimiser });
+const named = <P>({ params, optimiser }: Omit<TrainingState<P>, 'step'>) => ({ params, optimiser });
 
 /**
  * The tensors of a state under their paths (`params.layers.0.w`, `optimiser.mean.layers.0.w`) and the metadata that go
@@ -42,15 +42,33 @@ export async function packState(
  * must be there. Throws CheckpointError naming a tensor that is missing, superfluous, or of another shape or type.
  */
 export function unpackState<P>(like: TrainingState<P>, file: Safetensors, origin: string): TrainingState<P> {
+  const text = file.metadata[STEP];
+  const step = Number(text);
+  if (!/^\d+$/.test(text ?? '') || !Number.isSafeInteger(step))
+    throw new CheckpointError(
+      `${origin}: its metadata need step, a whole number, got ${JSON.stringify(text)}`,
+    );
+  const { params, optimiser } = unpack(named(like), file, origin);
+  return { step, params, optimiser };
+}
+
+/**
+ * The parameters alone of a state in a file, on the backend in use: all that predictions need. `like` are parameters of
+ * the same learner. Throws as `unpackState` does.
+ */
+export function unpackParams<P>(like: P, file: Safetensors, origin: string): P {
+  const own = [...file.tensors].filter(([path]) => path.startsWith('params.'));
+  return unpack({ params: like }, { ...file, tensors: new Map(own) }, origin).params;
+}
+
+/** A tree like `like`, with the tensors of a file that holds these and no others. */
+function unpack<T>(like: T, file: Safetensors, origin: string): T {
   const refuse = (what: string): never => {
     throw new CheckpointError(`${origin}: ${what}`);
   };
-  const step = Number(file.metadata[STEP]);
-  if (!/^\d+$/.test(file.metadata[STEP] ?? '') || !Number.isSafeInteger(step))
-    refuse(`its metadata need step, a whole number, got ${JSON.stringify(file.metadata[STEP])}`);
-  const wanted = new Set(tensors(named(like)).map(([path]) => path));
+  const wanted = new Set(tensors(like).map(([path]) => path));
   for (const path of file.tensors.keys()) if (!wanted.has(path)) refuse(`it has a tensor ${path} too many`);
-  const { params, optimiser } = tree.mapWithPath((path, leaf) => {
+  return tree.mapWithPath((path, leaf) => {
     if (!(leaf instanceof Tensor)) return leaf;
     const stored = file.tensors.get(path) ?? refuse(`it has no tensor ${path} ${show(leaf.shape)}`);
     if (!sameShape(stored.shape, leaf.shape))
@@ -58,8 +76,7 @@ export function unpackState<P>(like: TrainingState<P>, file: Safetensors, origin
     if (!isNative(stored) || DTYPES[stored.dtype] !== leaf.dtype)
       return refuse(`${path} should be ${leaf.dtype}, it is ${stored.dtype}`);
     return tensor(stored.data, leaf.shape);
-  }, named(like));
-  return { step, params, optimiser };
+  }, like);
 }
 
 type NativeTensor = StoredTensor & {

@@ -1,7 +1,7 @@
 /** Learning from tasks: episodes, inner loops, learners, training and evaluation. */
 export { type AdaptOptions, adapt, perTask } from './adapt.js';
 export { type CaviaOptions, cavia } from './cavia.js';
-export { packState, unpackState } from './checkpoint.js';
+export { packState, unpackParams, unpackState } from './checkpoint.js';
 export { type ClassifierParams, classMeans, generatedClassifier, prototypes } from './classes.js';
 export {
   accuracyOn,
