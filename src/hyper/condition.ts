@@ -23,10 +23,13 @@ import {
   type Rows,
   relu,
   reshape,
+  sigmoid,
+  softmax,
   split,
   sum,
   take,
   tensor,
+  where,
 } from '../ops/index.js';
 import { offsetsOf } from '../ops/linear.js';
 
@@ -92,6 +95,51 @@ export const setEncoder =
         return div(sum(mul(h, expand(mask, -1)), 1), max(sum(mask, 1, { keepDims: true }), 1));
       },
       example: (key, tasks) => normal(key, [tasks, 10, width]),
+    };
+  };
+
+/** An encoder that can tell how it weighed the rows it read. */
+export interface AttentiveEncoder extends Encoder<Support> {
+  /** The weight of every row, `[T,S]`: not negative, a task's sum is 1, and 0 where the mask is 0. */
+  attention(params: any, support: Support): Tensor;
+}
+
+/**
+ * As `setEncoder`, but a task's code is a weighted mean of its rows, by attention with one learned query (Bahdanau, Cho,
+ * Bengio, ICLR 2015): a row counts as the exponential of how well it fits the query. A task needs a row that counts.
+ * Rows of tasks must come in equal numbers, padded and masked where they do not (ArgumentError).
+ */
+export const attentionEncoder =
+  (sizes: readonly number[]) =>
+  ({ inShape, outShape }: TargetShapes): AttentiveEncoder => {
+    if (sizes.length === 0) throw new ArgumentError('attentionEncoder: needs at least one layer size');
+    const width = sizeOf(inShape) + sizeOf(outShape);
+    const layers = serial(...sizes.flatMap((n): LayerLike[] => [dense(n), relu]));
+    const size = sizes[sizes.length - 1];
+    const read = (params: any, support: Support): { features: Tensor; weights: Tensor } => {
+      if (support.rows)
+        throw new ArgumentError(
+          'attentionEncoder: rows come in equal numbers here; pad them and give a mask',
+        );
+      const features = layers.apply(params.layers, joinRows(support, 2, sizeOf(outShape)));
+      const scores = mul(sum(mul(features, params.query), -1), 1 / Math.sqrt(size));
+      return { features, weights: softmax(support.mask ? where(support.mask, scores, -1e30) : scores) };
+    };
+    return {
+      size,
+      params: {
+        layers: layers.params([width]),
+        query: new ParamSpec([size], 'weight', { in: 1, out: 1, gain: 1 }),
+      },
+      attention: (params, support) => read(params, support).weights,
+      encode: (params, support) => {
+        const { features, weights } = read(params, support);
+        return sum(mul(features, expand(weights, -1)), 1);
+      },
+      example: (key, tasks) => {
+        const [forX, forY] = split(key);
+        return { x: normal(forX, [tasks, 10, ...inShape]), y: normal(forY, [tasks, 10, ...outShape]) };
+      },
     };
   };
 
@@ -179,6 +227,35 @@ export const concatConditions =
       example: (key, tasks) => {
         const keys = split(key, parts.length);
         return parts.map((part, i) => part.example(keys[i], tasks));
+      },
+    };
+  };
+
+/**
+ * The code of one condition, each number of it scaled by a gate in (0, 1) that another condition sets: h * sigmoid(G c).
+ * Input is the list of the two inputs, the gated one first. Gates start around a half.
+ */
+export const gateConditions =
+  (gated: Condition, by: Condition): Condition<readonly [any, any]> =>
+  target => {
+    const [open, gate] = [gated(target), by(target)];
+    const linear = dense(open.size, { gain: 1 });
+    return {
+      size: open.size,
+      params: { gated: open.params, by: gate.params, gate: linear.params([gate.size]) },
+      encode: (params, inputs, options = {}) => {
+        if (!Array.isArray(inputs) || inputs.length !== 2)
+          throw new ArgumentError('gateConditions: needs 2 inputs in a list, the gated one first');
+        const keys = options.key ? split(options.key) : [];
+        const [h, c] = [
+          open.encode(params.gated, inputs[0], { ...options, key: keys[0] }),
+          gate.encode(params.by, inputs[1], { ...options, key: keys[1] }),
+        ];
+        return mul(h, sigmoid(linear.apply(params.gate, c)));
+      },
+      example: (key, tasks) => {
+        const [forGated, forGate] = split(key);
+        return [open.example(forGated, tasks), gate.example(forGate, tasks)];
       },
     };
   };

@@ -34,11 +34,11 @@ export interface BoundHead {
   /** Width of what the trunk reads, for a code of width E. */
   trunkSize(code: number): number;
   /** Parameters that stand before the trunk, for codes of width E and mean square `moment` (a scalar). */
-  initInput(key: Tensor, code: number, moment: Tensor): Record<string, Tensor>;
+  initInput(key: Tensor, code: number, moment: Tensor): Record<string, any>;
   /** What the trunk reads: the code `[T,E]`, or one row per slot `[T,C,E+...]`. */
   input(params: any, code: Tensor): Tensor;
   /** Parameters that stand behind the trunk, for hidden codes of `width` and mean square `moment` (a scalar). */
-  initOutput(key: Tensor, width: number, moment: Tensor): Record<string, Tensor>;
+  initOutput(key: Tensor, width: number, moment: Tensor): Record<string, any>;
   /** One weight with a task axis for each spec, in order. */
   weights(params: any, hidden: Tensor): Weight[];
 }
@@ -100,7 +100,8 @@ const fixedBase = (specs: readonly ParamSpec[]): Tensor | null =>
 const basesOf = (base: Tensor | null, specs: readonly ParamSpec[]): (Tensor | null)[] =>
   base ? unpack(base, sizesOf(specs)).map((b, i) => reshape(b, specs[i].shape)) : specs.map(() => null);
 
-const unchanged = {
+/** The stage before the trunk of a head that reads the code as it is. */
+export const readsCode = {
   trunkSize: (code: number) => code,
   initInput: () => ({}),
   input: (_params: unknown, code: Tensor) => code,
@@ -118,7 +119,7 @@ export function fullHead(options: HeadOptions = {}): Head {
     const generated = vars.map(v => share * v);
     const shared = vars.map(v => (1 - share) * v);
     return {
-      ...unchanged,
+      ...readsCode,
       initOutput: (key, width, moment) => {
         const [forBasis, forBase] = split(key);
         const scale = rsqrt(mul(moment, width));
@@ -237,7 +238,7 @@ export function lowRankHead(options: LowRankOptions): Head {
     const shapes: Shape[] = pieces.flatMap(piece => piece.shapes);
     const sizes = shapes.map(sizeOf);
     return {
-      ...unchanged,
+      ...readsCode,
       initOutput: (key, width, moment) => {
         const [forBasis, forBase] = split(key);
         const drawn = columns(

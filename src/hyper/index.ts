@@ -1,9 +1,12 @@
 /** Hypernetworks: condition, trunk, head. */
 export {
+  type AttentiveEncoder,
+  attentionEncoder,
   type Condition,
   concatConditions,
   description,
   type Encoder,
+  gateConditions,
   noise,
   type Support,
   setEncoder,
@@ -21,6 +24,7 @@ export {
   lowRankHead,
 } from './head.js';
 export { type Hypernet, type HypernetOptions, type HypernetParams, hypernet } from './hypernet.js';
+export { mixedHead, recursiveHead, trunkHead } from './levels.js';
 export {
   diversityLoss,
   type WeightStatistics,
