@@ -15,5 +15,12 @@ export * as nn from './nn/index.js';
 export { dense, serial } from './nn/index.js';
 export * from './ops/index.js';
 export * from './optim/index.js';
-export { type Compiled, type CompileOptions, compile, type ProgramStats } from './program/compile.js';
+export {
+  type CommandStats,
+  type CommandTime,
+  type Compiled,
+  type CompileOptions,
+  compile,
+  type ProgramStats,
+} from './program/compile.js';
 export { type LinearPlan, type LinearShapes, planLinear, type Strategy } from './program/plan.js';

@@ -2,9 +2,11 @@
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createCpu } from '../src/backends/cpu.js';
+import { createRef } from '../src/backends/ref.js';
 import type { Backend } from '../src/core/backend.js';
 import { valueAndGrad } from '../src/core/grad.js';
-import { type Tensor, use } from '../src/core/tensor.js';
+import { defineOp } from '../src/core/op.js';
+import { type Tensor, use, withBackend } from '../src/core/tensor.js';
 import * as o from '../src/ops/index.js';
 import { adam } from '../src/optim/index.js';
 import { compile } from '../src/program/compile.js';
@@ -104,4 +106,27 @@ test('a compiled step allocates nothing, whatever its arguments are', () => {
   expect(allocations).toBeGreaterThan(64);
   for (let i = 0; i < 100; i++) call(i);
   expect(backend.describe()).toMatchObject({ allocations, scratchBytes });
+});
+
+test('a profiled call is a call, and tells the time of every command', () => {
+  // An op without a native kernel, which runs in JavaScript between the native commands.
+  const twice = defineOp({
+    name: 'profiledTwice',
+    outputs: ([x]: readonly Tensor[]) => ({ shape: x.shape }),
+    ref: ([y], [x]) => y.data.set(x.data.map(v => 2 * v)),
+  });
+  const body = (w: Tensor, x: Tensor) => [o.sub(w, twice([o.matmul(x, w)])), o.sum(x)];
+  const step = compile(body, { donate: [0] });
+  const [w, x] = o.split(o.key(9), 2).map(k => o.normal(k, [40, 40]));
+  const want = body(w, x).map(t => Array.from(t.dataSync()));
+  const { result, commands } = step.profile(w, x);
+  expect(result.map(t => Array.from(t.dataSync()))).toEqual(want);
+  expect(() => w.dataSync()).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }));
+  expect(commands.map(({ ms: _, ...command }) => command)).toEqual(step.stats()[0].commands);
+  expect(commands.map(c => c.op).sort()).toEqual(['matmul', 'profiledTwice', 'sub', 'sum']);
+  for (const { ms } of commands) expect(ms).toBeGreaterThanOrEqual(0);
+  const elsewhere = withBackend(createRef(), () => o.tensor([1, 2]));
+  expect(() => compile((x: Tensor) => o.exp(x)).profile(elsewhere)).toThrow(
+    expect.objectContaining({ code: 'ERR_BACKEND' }),
+  );
 });

@@ -241,6 +241,12 @@ const grow = (array: Float64Array) => {
   return grown;
 };
 
+function milliseconds(work: () => void): number {
+  const start = performance.now();
+  work();
+  return performance.now() - start;
+}
+
 /** Commands [begin, end) of the native program, then one command by its reference loop (null after the last). */
 interface Segment {
   readonly begin: number;
@@ -305,7 +311,7 @@ class PreparedStep implements Executable {
     this.writes = externals(plan.commands.flatMap(c => c.outs));
   }
 
-  run(externals: readonly Storage[]): void {
+  run(externals: readonly Storage[], times?: Float64Array): void {
     const { cpu, plan, bases } = this;
     if (externals.length !== plan.externals.length)
       throw new BackendError(
@@ -333,21 +339,29 @@ class PreparedStep implements Executable {
       if (failed) throw new KernelError(`a compiled step reads what could not be made: ${failed.failure}`);
       for (const i of this.writes) memory(i).failure = null;
     }
-    if (this.isLong || (flights.busy && this.segments.length === 1)) {
+    if (!times && (this.isLong || (flights.busy && this.segments.length === 1))) {
       const job = cpu.addon.submit(this.program, 0, this.segments[0].end, cpu.threads);
       flights.add(job, this.reads.map(memory), this.writes.map(memory), [this.program, cpu.scratch.buffer]);
       return;
     }
     flights.wait();
+    let timed = 0;
     for (const { begin, end, fallback } of this.segments) {
-      if (end > begin && cpu.addon.execute(this.program, begin, end, cpu.threads) >= 0)
-        throw new KernelError(cpu.addon.message());
+      if (times)
+        for (let i = begin; i < end; i++) times[timed++] = milliseconds(() => this.execute(i, i + 1));
+      else if (end > begin) this.execute(begin, end);
       if (!fallback) continue;
       cpu.fallbacks++;
       this.bound = externals;
-      runReference(fallback, this.array);
+      const ms = milliseconds(() => runReference(fallback, this.array));
+      if (times) times[timed++] = ms;
       this.bound = [];
     }
+  }
+
+  private execute(begin: number, end: number): void {
+    const { addon, threads } = this.cpu;
+    if (addon.execute(this.program, begin, end, threads) >= 0) throw new KernelError(addon.message());
   }
 
   dispose(): void {

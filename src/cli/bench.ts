@@ -6,7 +6,7 @@ import { ArgumentError, DataError } from '../core/errors.js';
 import { sync } from '../core/queue.js';
 import { scope, Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-import { compile } from '../program/compile.js';
+import { type CommandTime, compile } from '../program/compile.js';
 import { flag, integer, oneOf, parse, text } from './args.js';
 import { failureLine } from './failure.js';
 import { BACKENDS } from './info.js';
@@ -33,6 +33,8 @@ export interface BenchLine {
   readonly peak?: number;
   /** The rate of multiply-adds around the case, as a fraction of the one measured at the start. */
   readonly cal?: number;
+  /** What a compiled step is made of, where `--commands` asks for it. */
+  readonly commands?: readonly CommandTime[];
   readonly note?: string;
   /** In place of the times, where the case could not be run. */
   readonly error?: string;
@@ -42,6 +44,7 @@ export interface BenchLine {
 const MACHINE_SUITE = 'L';
 const letters = Object.keys(SUITES).join('') + MACHINE_SUITE;
 const RING_SIZE = 1024;
+const PROFILED_CALLS = 50;
 const DEFAULT_WORKLOADS = '../shared/peers/workloads.json';
 
 function regular(given: string): RegExp | undefined {
@@ -69,6 +72,7 @@ export const benchSpec = {
     workloads: text('a file', undefined),
     threads: integer(1, undefined),
     backend: oneOf(BACKENDS, undefined),
+    commands: flag(),
     json: flag(),
   },
 } as const;
@@ -95,37 +99,56 @@ const bytesOf = (views: readonly Tensor[]) => views.reduce((bytes, x) => bytes +
 export interface Measured extends Timing {
   readonly read: number;
   readonly written: number;
+  /** The least time of each command of a compiled step, where it was asked for. */
+  readonly commands?: readonly CommandTime[];
   /** Tells when a step that should train did not. */
   readonly note?: string;
 }
 
-/** Times one case, eager or compiled. */
+/** Times one case, eager or compiled; with `profiled`, the commands of the compiled one too. */
 export async function timeCase(
   { inputs, step, carried = 0, loss }: BenchCase,
   backend: Backend,
   rule: TimingRule,
   compiled: boolean,
+  profiled = false,
 ): Promise<Measured> {
   const args = inputs();
   const program = compiled ? compile(step, { donate: [...Array(carried).keys()] }) : null;
   const inputsHeld = new Set(tensors(args.slice(carried)).map(x => x.view.storage));
   let result: unknown[] = [];
-  const call = () => {
-    const before = [...args.slice(0, carried), ...result.slice(carried)];
-    const next = program ? program(...args) : scope(() => step(...args));
+  // A program took over what it was given donated, and keeps its small results in a ring of its own.
+  const drop = (x: unknown): void => {
+    if (!(x instanceof Tensor)) {
+      if (typeof x === 'object' && x !== null) for (const child of Object.values(x)) drop(child);
+    } else if (!inputsHeld.has(x.view.storage) && !(program && x.size <= RING_SIZE)) x.dispose();
+  };
+  const call = (run: typeof step = program ?? ((...xs) => scope(() => step(...xs)))) => {
+    const next = run(...args);
+    for (let k = carried; k < result.length; k++) drop(result[k]);
     result = carried > 0 ? (next as unknown[]) : [next];
-    args.splice(0, carried, ...result.slice(0, carried));
-    // A program took over what it was given donated, and keeps its small results in a ring of its own.
-    if (program) before.splice(0, carried);
-    for (const x of tensors(before))
-      if (!inputsHeld.has(x.view.storage) && !(program && x.size <= RING_SIZE)) x.dispose();
+    for (let k = 0; k < carried; k++) {
+      if (!program) drop(args[k]);
+      args[k] = result[k];
+    }
+  };
+  const profile = (): CommandTime[] => {
+    let least: CommandTime[] = [];
+    for (let i = 0; i < PROFILED_CALLS; i++)
+      call((...xs) => {
+        const { result, commands } = program!.profile(...xs);
+        least = commands.map((c, k) => (least[k]?.ms < c.ms ? least[k] : c));
+        return result;
+      });
+    return least;
   };
   const settle = async () => (loss ? loss(result).item() : sync(backend));
   call();
   const first = await settle();
   try {
     const bytes = { read: bytesOf(tensors(args)), written: bytesOf(tensors(result)) };
-    const timing = { ...(await time(call, settle, rule)), ...bytes };
+    const times = await time(() => call(), settle, rule);
+    const timing = { ...times, ...bytes, ...(program && profiled ? { commands: profile() } : {}) };
     if (!loss) return timing;
     const last = await settle();
     return Number(last) < Number(first) ? timing : { ...timing, note: `LOSS DID NOT FALL ${first} ${last}` };
@@ -142,6 +165,8 @@ interface Run {
   readonly backend: Backend;
   readonly rule: TimingRule;
   readonly machine: Machine | null;
+  /** Whether to time the commands of compiled cases. */
+  readonly commands: boolean;
 }
 
 const headOf = (backend: Backend, w: string, id: string, pass: string, compiled = false) => {
@@ -161,7 +186,13 @@ async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean):
   const head = headOf(backend, w, bench.id, bench.pass, compiled);
   try {
     const before = await calibrate(run);
-    const { ms, min_ms, n, read, written, note } = await timeCase(bench, backend, rule, compiled);
+    const { ms, min_ms, n, read, written, commands, note } = await timeCase(
+      bench,
+      backend,
+      rule,
+      compiled,
+      run.commands,
+    );
     const after = await calibrate(run);
     const line: BenchLine = { ...head, ms: digits(ms), min_ms: digits(min_ms), n };
     return {
@@ -172,6 +203,7 @@ async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean):
         ? { peak: digits((100 * boundOf(machine, flops ?? 0, read, written)) / ms, 3) }
         : {}),
       ...(machine && { cal: digits(Math.min(before, after), 3) }),
+      ...(commands && { commands: commands.map(c => ({ ...c, ms: digits(c.ms, 3) })) }),
       ...(note ? { note } : {}),
     };
   } catch (error) {
@@ -215,7 +247,12 @@ export async function benchCommand(args: string[]): Promise<number> {
   if (selected.length === 0 && options.suite.replaceAll(MACHINE_SUITE, '') !== '')
     throw new ArgumentError(`bench: --case ${options.case?.source} matches no id of suite ${options.suite}`);
   const backend = await init({ backend: options.backend, threads: options.threads });
-  const run: Run = { backend, rule: workloads.timing, machine: await measureMachine(backend) };
+  const run: Run = {
+    backend,
+    rule: workloads.timing,
+    machine: await measureMachine(backend),
+    commands: options.commands,
+  };
   let failed = false;
   const print = (line: BenchLine) => {
     failed ||= line.error !== undefined;
@@ -229,15 +266,32 @@ export async function benchCommand(args: string[]): Promise<number> {
   return failed ? 1 : 0;
 }
 
-function show({ peer, id, pass, ms, min_ms, gflops, bytes, GBs, peak, note, error }: BenchLine): string {
+function show({
+  peer,
+  id,
+  pass,
+  ms,
+  min_ms,
+  gflops,
+  bytes,
+  GBs,
+  peak,
+  commands,
+  note,
+  error,
+}: BenchLine): string {
   const head = `${peer.padEnd(26)} ${id.padEnd(16)} ${pass.padEnd(7)}`;
   if (error !== undefined) return `${head} ${error}`;
   const speed = GBs ?? (bytes === undefined ? undefined : bytes / ms! / 1e6);
-  return [
+  const line = [
     `${head} ${ms!.toPrecision(4)} ms  (least ${min_ms!.toPrecision(4)})`,
     ...(gflops === undefined ? [] : [`${gflops.toPrecision(4)} GFLOP/s`]),
     ...(gflops !== undefined || speed === undefined ? [] : [`${speed.toPrecision(4)} GB/s`]),
     ...(peak === undefined ? [] : [`${peak} % of the peak`]),
     ...(note === undefined ? [] : [note]),
   ].join('  ');
+  const parts = commands?.map(
+    c => `${(c.ms * 1e3).toFixed(2).padStart(12)} us  ${c.kernel.padEnd(12)} ${c.op} [${c.shape}]`,
+  );
+  return [line, ...(parts ?? [])].join('\n');
 }

@@ -97,9 +97,12 @@ export interface Plan {
   readonly places: ReadonlyMap<Storage, { buffer: number; offset: number }>;
 }
 
-/** A prepared plan. `run` queues it behind all earlier work; every external must be bound or is bound by it. */
+/**
+ * A prepared plan. `run` queues it behind all earlier work; every external must be bound or is bound by it. A backend
+ * that can tell writes the milliseconds each command took into `times`.
+ */
 export interface Executable {
-  run(externals: readonly Storage[]): void;
+  run(externals: readonly Storage[], times?: Float64Array): void;
   dispose(): void;
 }
 

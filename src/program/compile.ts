@@ -26,11 +26,21 @@ export interface CompileOptions {
   readonly programs?: number;
 }
 
+/** A command of a program: `op` tells what was fused, the shape is that of its first result. */
+export interface CommandStats {
+  readonly op: string;
+  readonly kernel: string;
+  readonly shape: Shape;
+}
+export interface CommandTime extends CommandStats {
+  readonly ms: number;
+}
+
 /** What one program came to, for tests, `costReport` and curious people. */
 export interface ProgramStats {
   /** Commands as recorded, and after fusion. */
   readonly recorded: number;
-  readonly commands: readonly { readonly op: string; readonly kernel: string }[];
+  readonly commands: readonly CommandStats[];
   readonly scratchBytes: number;
   /** Donated leaves updated without a copy, of how many. */
   readonly inPlace: number;
@@ -38,6 +48,8 @@ export interface ProgramStats {
 }
 
 export type Compiled<A extends unknown[], R> = ((...args: A) => R) & {
+  /** A call that times every command by itself. Throws BackendError where the backend cannot (all but cpu). */
+  profile(...args: A): { result: R; commands: CommandTime[] };
   /** The programs made so far, the most recently used first. */
   stats(): ProgramStats[];
   /** Gives back scratch memory and results kept. */
@@ -93,7 +105,7 @@ class Program {
     this.result = templateOf(recording.result, 'static');
     this.stats = {
       recorded: recording.commands.length,
-      commands: layout.commands.map(({ op, kernel }) => ({ op, kernel })),
+      commands: layout.commands.map(({ op, kernel, outs }) => ({ op, kernel, shape: outs[0].shape })),
       scratchBytes: layout.buffers.reduce((a, b) => a + b, 0),
       inPlace: layout.inPlace,
       donated: donations.length,
@@ -109,7 +121,7 @@ class Program {
   }
 
   /** Queues one run on the argument leaves. */
-  run(values: readonly unknown[]): unknown {
+  run(values: readonly unknown[], times?: Float64Array): unknown {
     const { recording, backend, outputs, donated } = this;
     const queue = queueOf(backend);
     queue.flush();
@@ -138,7 +150,7 @@ class Program {
     queue.flush();
     this.take(values, bound);
     try {
-      this.executable.run(bound);
+      this.executable.run(bound, times);
     } catch (error) {
       for (let i = 0; i < donated.length; i++)
         if (donated[i]) bound[i].dead = 'a compiled step that was updating it failed';
@@ -274,7 +286,17 @@ export function compile<A extends unknown[], R>(
     const values: unknown[] = [];
     return find(args, values).run(values) as R;
   };
+  const profile = (...args: A) => {
+    const values: unknown[] = [];
+    const program = find(args, values);
+    const times = new Float64Array(program.stats.commands.length).fill(Number.NaN);
+    const result = program.run(values, times) as R;
+    if (times.some(Number.isNaN))
+      throw new BackendError(`profile: the ${program.backend.name} backend does not time single commands`);
+    return { result, commands: program.stats.commands.map((c, i) => ({ ...c, ms: times[i] })) };
+  };
   return Object.assign(call, {
+    profile,
     stats: () => programs.map(p => p.stats),
     dispose: () => {
       for (const program of programs.splice(0)) program.dispose();
