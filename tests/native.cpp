@@ -1,6 +1,7 @@
 // Checks the native side without Node: kernels of every instruction set this machine runs against plain loops,
 // refusal of damaged command lists, scratch, and the thread pool. Built by native.test.ts with sanitizers; with
 // -DPOOL_ONLY it holds the pool's part alone, with -DRACES_ONLY what runs on several threads, for the thread sanitizer.
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include "../native/arena.h"
 #include "../native/pool.h"
 #ifndef POOL_ONLY
+#include "../native/executor.h"
 #include "../native/program.h"
 #else
 #include "../native/kernel.h"
@@ -526,6 +528,39 @@ void testDeterminism(const wl::Table& table) {
   }
 }
 
+// Jobs run in the order given; one that fails is told by its number and keeps none from running.
+void testExecutor() {
+  const auto count = [](const wl::Call& call) {
+    int32_t& counter = *static_cast<int32_t*>(call.outs[0].data);
+    if (counter++ != call.attrs[0]) throw std::runtime_error("out of order");
+  };
+  const auto any = [](const wl::Call&) -> const char* { return nullptr; };
+  const wl::Entry entries[] = {{"count", count, any, false}};
+  const wl::Table table = {"test", entries, 1, nullptr, 0};
+  std::atomic<int> settled{0};
+  Tensor counter = make({}, false);
+  counter.setWhole(0, 0);
+  {
+    wl::Executor executor([&] { ++settled; });
+    expect(!executor.busy() && executor.done() == 0, "executor: idle at first");
+    for (int32_t i = 0; i < 100; ++i) {
+      List list;
+      list.call(table, "count", {&counter}, {}, {i == 7 ? -1 : i});
+      auto program = std::make_shared<wl::Program>();
+      expect(program->load(table, list.words.data(), list.words.size(), list.bytes.data(), 1), "executor: loads");
+      expect(executor.submit(program, 0, 1, list.bases.data(), 2) == i + 1, "executor: numbers jobs");
+    }
+    executor.wait(50);
+    expect(executor.done() >= 50, "executor: waits for a job");
+    executor.wait();
+    expect(!executor.busy() && counter.whole(0) == 100, "executor: waits for all");
+    const auto failed = executor.takeFailures();
+    expect(failed.size() == 1 && failed[0].job == 8 && failed[0].why == "out of order", "executor: tells what failed");
+    expect(executor.takeFailures().empty(), "executor: tells it once");
+  }
+  expect(settled == 100, "executor: tells of each job");
+}
+
 #endif
 
 }  // namespace
@@ -547,6 +582,8 @@ int main() {
 #endif
     testDeterminism(*table);
   }
+  isa = "";
+  testExecutor();
   std::printf("instruction sets checked: %d\n", tables);
 #endif
   std::printf(failures ? "%d FAILED\n" : "ok\n", failures);
