@@ -43,17 +43,16 @@ class Queue {
 
   flush(): void {
     let rest = this.commands;
-    if (rest.length > 0) {
-      this.commands = [];
-      this.bytes = 0;
-      while (rest.length > 0) {
-        try {
-          this.backend.run(rest);
-          break;
-        } catch (error) {
-          if (!(error instanceof KernelFailure)) throw error;
-          rest = poison(rest.slice(error.index), error);
-        }
+    if (rest.length === 0) return;
+    this.commands = [];
+    this.bytes = 0;
+    while (rest.length > 0) {
+      try {
+        this.backend.run(rest);
+        break;
+      } catch (error) {
+        if (!(error instanceof KernelFailure)) throw error;
+        rest = poison(rest.slice(error.index), error);
       }
     }
     for (const storage of this.released) this.backend.free(storage);

@@ -42,9 +42,10 @@ const hugeBytes = 4 << 20;
 
 const alignUp = (n: number) => Math.ceil(n / alignment) * alignment;
 
-/** Rounds up to one of eight sizes per power of two, so that freed memory fits later requests. */
+/** Rounds at least `ownBytes` up to one of eight sizes per power of two, so that freed memory fits later requests. */
 function sizeClass(bytes: number): number {
-  const step = 2 ** (Math.floor(Math.log2(bytes)) - 3);
+  let step = ownBytes / 8;
+  while (bytes >= 16 * step) step *= 2;
   return Math.ceil(bytes / step) * step;
 }
 
