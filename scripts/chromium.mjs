@@ -3,8 +3,8 @@
  * in one line what to do. `CHROME_PATH` names another one. Idempotent; `node scripts/chromium.mjs` exits 0 with a
  * browser and 1 without.
  */
-import { accessSync, constants } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { accessSync, constants, existsSync, realpathSync } from 'node:fs';
+import { delimiter, dirname, join } from 'node:path';
 import { apt, hasApt } from './apt.mjs';
 
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'];
@@ -29,6 +29,15 @@ export function findChromium() {
   const folders = (process.env.PATH ?? '').split(delimiter).filter(Boolean);
   const places = [...NAMES.flatMap(name => folders.map(folder => join(folder, name))), ...APPLICATIONS];
   return places.find(isExecutable) ?? null;
+}
+
+/** The manifest of SwiftShader, the Vulkan driver that Chromium brings along, for `VK_DRIVER_FILES`; or null. */
+export function findSwiftShader() {
+  const browser = findChromium();
+  const folders = [browser && dirname(realpathSync(browser)), '/usr/lib/chromium'].filter(Boolean);
+  return (
+    folders.map(folder => join(folder, 'vk_swiftshader_icd.json')).find(file => existsSync(file)) ?? null
+  );
 }
 
 /** Returns `{ path }`; where no browser could be had, `path` is null and `reason` tells, in one line, what to do. */

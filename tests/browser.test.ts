@@ -1,6 +1,8 @@
 /** The library in headless Chromium, on 'webgpu' by its own software adapter: every op, and a training run. */
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { findChromium } from '../scripts/chromium.mjs';
+import { findChromium, findSwiftShader } from '../scripts/chromium.mjs';
 import { open, use } from '../src/index.js';
 import type * as Page from './browser-page.js';
 import { bundle, Visit } from './browser-support.js';
@@ -59,3 +61,21 @@ describe.skipIf(!findChromium() && !process.env.CI)('in Chromium', () => {
     expect(visit.complaints).toEqual([]);
   });
 });
+
+test.skipIf(!findSwiftShader() && !process.env.CI)(
+  'every op is right in Node too on the adapter of the browser',
+  () => {
+    const out = execFileSync(
+      process.execPath,
+      ['dist/src/cli/main.js', 'selftest', '--backend', 'webgpu', '--json'],
+      {
+        cwd: join(import.meta.dirname, '..'),
+        encoding: 'utf8',
+        env: { ...process.env, VK_DRIVER_FILES: findSwiftShader()! },
+        stdio: ['ignore', 'pipe', 'ignore'],
+      },
+    );
+    expect(JSON.parse(out)).toMatchObject({ passed: Object.keys(cases).length, failed: [] });
+  },
+  300_000,
+);

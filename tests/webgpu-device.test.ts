@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, describe, expect } from 'vitest';
+import { createOn } from '../src/backends/webgpu/backend.js';
 import { Device } from '../src/backends/webgpu/device.js';
 import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
 import type { Backend, Expr, Plan, Scalar, Storage } from '../src/core/backend.js';
@@ -12,8 +13,10 @@ import {
   DeviceLostError,
   DisposedError,
   KernelError,
+  MemoryError,
 } from '../src/core/errors.js';
-import { command, gpu, newStorage, onDevice, useDevice, viewOf } from './webgpu-support.js';
+import { compile, init, mul as mulOp, type Tensor, tensor } from '../src/index.js';
+import { command, cramped, gpu, newStorage, onDevice, useDevice, viewOf } from './webgpu-support.js';
 
 useDevice();
 
@@ -251,6 +254,21 @@ describe('errors', () => {
     expect(() => gpu.run([command('elementwise', [viewOf(y, [2])], many, { expr })])).toThrow(/buffers/);
   });
 
+  onDevice('a device is asked for all the limits that its adapter has', async () => {
+    const api = await findGpu();
+    const device = await Device.open(api, {});
+    const { limits } = (await api.requestAdapter())!;
+    for (const name of [
+      'maxStorageBufferBindingSize',
+      'maxBufferSize',
+      'maxStorageBuffersPerShaderStage',
+    ] as const) {
+      expect(device.limits[name], name).toBe(limits[name]);
+      expect(device.gpu.limits[name], name).toBe(limits[name]);
+    }
+    device.dispose();
+  });
+
   onDevice('a lost device says so at every call', async () => {
     const device = await Device.open(await findGpu(), {});
     device.check();
@@ -258,6 +276,24 @@ describe('errors', () => {
     await device.gpu.lost;
     expect(() => device.check()).toThrow(DeviceLostError);
     expect(() => device.check()).toThrow(DeviceLostError);
+  });
+
+  onDevice('a lost backend rejects what waits for it, and init opens another', async () => {
+    const first = await init({ backend: 'webgpu' });
+    const step = compile((x: Tensor) => mulOp(x, 2));
+    const x = tensor([1, 2]);
+    const pending = step(x).data();
+    const { gpu: handle } = (first as unknown as { device: Device }).device;
+    handle.destroy();
+    await handle.lost;
+    await pending.catch(() => {});
+    expect(() => step(x)).toThrow(DeviceLostError);
+    await expect(x.data()).rejects.toThrow(DeviceLostError);
+    const second = await init({ backend: 'webgpu' });
+    expect(second).not.toBe(first);
+    expect([...(await step(tensor([3, 4])).data())]).toEqual([6, 8]);
+    expect(() => mulOp(x, tensor([1, 1]))).toThrow(BackendError);
+    second.dispose();
   });
 
   onDevice('a disposed backend says so at every call', async () => {
@@ -269,6 +305,59 @@ describe('errors', () => {
     await expect(pending).rejects.toThrow(DisposedError);
     expect(() => other.write(x, Float32Array.of(1))).toThrow(DisposedError);
     await expect(other.sync()).rejects.toThrow(DisposedError);
+  });
+});
+
+describe('a device without room', () => {
+  const MOST = 1 << 20;
+  const n = MOST / 2;
+  const other = { backend: undefined as Backend | undefined };
+  afterAll(() => other.backend?.dispose());
+
+  onDevice('says so, at once drops what it kept for reuse, and goes on with less', async () => {
+    const backend = await createOn(cramped(await findGpu(), MOST));
+    other.backend = backend;
+    const store = (size: number) => newStorage(backend, 'f32', size);
+    const kept = store(1000);
+    backend.write(kept, new Float32Array(1000));
+    backend.free(kept);
+    expect(counters(backend).buffers).toBe(1);
+
+    const huge = store(n);
+    backend.write(huge, new Float32Array(n));
+    await expect(backend.sync()).rejects.toThrow(MemoryError);
+    expect(counters(backend)).toMatchObject({ buffers: 0, bytes: 0 });
+    expect(() => backend.write(huge, new Float32Array(n))).toThrow(/2097152 bytes/);
+    backend.free(huge);
+
+    const small = store(4);
+    backend.write(small, Float32Array.of(1, 2, 3, 4));
+    expect([...(await backend.read(viewOf(small, [4])))]).toEqual([1, 2, 3, 4]);
+    await backend.sync();
+  });
+
+  onDevice('a compiled step whose scratch memory it refused throws when it is run', async () => {
+    const backend = await createOn(cramped(await findGpu(), MOST));
+    const [x, middle, y] = [1, n, 1].map(size => newStorage(backend, 'f32', size));
+    backend.write(x, Float32Array.of(1));
+    const step = () =>
+      backend.prepare({
+        commands: [
+          command('copy', [viewOf(middle, [n])], [viewOf(x, [n], [0])]),
+          command('reduce', [viewOf(y, [])], [viewOf(middle, [n])], { fn: 'sum', reduced: 1 }),
+        ],
+        externals: [x, y],
+        buffers: [n * 4],
+        places: new Map([[middle, { buffer: 0, offset: 0 }]]),
+      });
+    for (let i = 0; i < 2; i++) {
+      const prepared = step();
+      await expect(backend.sync()).rejects.toThrow(MemoryError);
+      expect(() => prepared.run([x, y])).toThrow(MemoryError);
+      prepared.dispose();
+    }
+    expect(counters(backend).bytes).toBeLessThan(MOST);
+    backend.dispose();
   });
 });
 

@@ -146,11 +146,58 @@ export function difference(
   return null;
 }
 
+/**
+ * A GPU whose devices have no room for buffers of more than `most` bytes. Such a buffer is as unusable as a real one, and
+ * the error is told through the same scopes.
+ */
+export function cramped(real: GPU, most: number): GPU {
+  const bound = <T extends object>(target: T, own: Partial<T>): T =>
+    new Proxy(target, {
+      get: (_, name) => {
+        const value = Reflect.get(name in own ? own : target, name);
+        return typeof value === 'function' && !(name in own) ? value.bind(target) : value;
+      },
+    });
+  class GPUOutOfMemoryError {
+    readonly message = 'no room';
+  }
+  const scopes: (GPUOutOfMemoryError | null)[] = [];
+  const device = (target: GPUDevice) =>
+    bound(target, {
+      createBuffer: descriptor => {
+        if (descriptor.size <= most) return target.createBuffer(descriptor);
+        scopes[scopes.length - 1] = new GPUOutOfMemoryError();
+        const dead = target.createBuffer({ ...descriptor, size: 4 });
+        dead.destroy();
+        return dead;
+      },
+      pushErrorScope: kind => {
+        scopes.push(null);
+        target.pushErrorScope(kind);
+      },
+      popErrorScope: () => {
+        const mine = scopes.pop()!;
+        return target.popErrorScope().then(error => mine ?? error);
+      },
+    });
+  return bound(real, {
+    requestAdapter: async options => {
+      const adapter = (await real.requestAdapter(options))!;
+      return bound(adapter, {
+        requestDevice: async descriptor => device(await adapter.requestDevice(descriptor)),
+      });
+    },
+  });
+}
+
 /** Opened by `useDevice`. */
 export let gpu: Backend;
 let missing = '';
 
-/** Opens the device of a test file or block. Where there is none, this fails in CI, and elsewhere `onDevice` skips. */
+/**
+ * Opens the device of a test file or block. Where there is none, this fails in CI, and elsewhere `onDevice` skips. An
+ * error of the device that no test has met fails the file.
+ */
 export function useDevice(options?: WebGPUOptions): void {
   beforeAll(async () => {
     try {
@@ -160,7 +207,10 @@ export function useDevice(options?: WebGPUOptions): void {
       missing = String(error);
     }
   });
-  afterAll(() => gpu?.dispose());
+  afterAll(async () => {
+    await gpu?.sync();
+    gpu?.dispose();
+  });
 }
 
 /** The tests of `body` twice: with the kernels that software adapters get, and with those that GPUs get. */

@@ -14,8 +14,11 @@ beforeAll(async () => {
     runs[name] = await sinusoidRun(STEPS);
   }
 }, 180_000);
-afterAll(() => {
-  for (const backend of opened) backend.dispose();
+afterAll(async () => {
+  for (const backend of opened) {
+    await backend.sync();
+    backend.dispose();
+  }
 });
 
 /** Distance of two vectors over the length of the second. */

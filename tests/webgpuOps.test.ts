@@ -19,7 +19,10 @@ beforeAll(async () => {
     missing = String(error);
   }
 });
-afterAll(() => gpu?.dispose());
+afterAll(async () => {
+  await gpu?.sync();
+  gpu?.dispose();
+});
 
 /** A test on a device. Without one it fails in CI and says so elsewhere. */
 function onDevice(name: string, body: (gpu: Backend) => Promise<void>): void {

@@ -11,7 +11,10 @@ beforeAll(async () => {
   backend = await createWebGPU();
   use(backend);
 });
-afterAll(() => backend?.dispose());
+afterAll(async () => {
+  await backend?.sync();
+  backend?.dispose();
+});
 
 const near = (a: number[][], b: number[][]) => {
   a.forEach((row, i) => {

@@ -16,7 +16,7 @@ import { groupOf, type Made, ParamPages, Recording } from './encoder.js';
 import { PreparedPlan, Scratch } from './executable.js';
 import { denseStrides, isDense, product } from './kernel.js';
 import { kernels } from './launch.js';
-import { type Block, MAP_READ, Pool, USAGE } from './memory.js';
+import { type Block, MAP_READ, Pool, USAGE, usable } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
 
@@ -222,7 +222,7 @@ class WebGPUBackend implements Backend {
   /** The storage's memory, taken if there is none yet. */
   private bind(storage: Storage): Block {
     storage.memory ??= this.pool.take(storage.size * 4);
-    return storage.memory as Block;
+    return usable(storage.memory as Block);
   }
 
   /** The memory of a storage that is read. An empty one needs no writer. */

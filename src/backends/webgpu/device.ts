@@ -92,11 +92,16 @@ export class Device {
   }
 
   /**
-   * Runs `make`. A validation error it causes becomes a KernelError that starts with `what`, kept for the next `check`
-   * and given to `onError`.
+   * Runs `make`. An error of this kind it causes becomes a KernelError or MemoryError that starts with `what`, kept for
+   * the next `check` and given to `onError`.
    */
-  guard<T>(what: string, make: () => T, onError: (made: T, error: WeightloomError) => void): T {
-    this.gpu.pushErrorScope('validation');
+  guard<T>(
+    kind: 'validation' | 'out-of-memory',
+    what: string,
+    make: () => T,
+    onError: (made: T, error: WeightloomError) => void,
+  ): T {
+    this.gpu.pushErrorScope(kind);
     const made = make();
     const told = this.gpu.popErrorScope().then(
       error => {

@@ -3,7 +3,7 @@ import type { Executable, Plan, Storage, View } from '../../core/backend.js';
 import { BackendError, KernelError } from '../../core/errors.js';
 import type { Device } from './device.js';
 import { groupOf, type Made, ParamPages, type ParamSlot, Recording } from './encoder.js';
-import type { Block, Pool } from './memory.js';
+import { type Block, type Pool, usable } from './memory.js';
 import type { Pipeline, Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, type Recipes } from './recipes.js';
 
@@ -23,7 +23,8 @@ export class Scratch {
     const bySize = sizes.map((_, i) => i).sort((i, j) => sizes[j] - sizes[i]);
     bySize.forEach((i, rank) => {
       let block = this.current[rank];
-      if (!block || block.bytes < sizes[i]) this.current[rank] = block = this.pool.take(sizes[i]);
+      if (!block || block.failed || block.bytes < sizes[i])
+        this.current[rank] = block = this.pool.take(sizes[i]);
       this.users.set(block, (this.users.get(block) ?? 0) + 1);
       blocks[i] = block;
     });
@@ -115,6 +116,7 @@ export class PreparedPlan implements Executable {
     if (externals.length !== plan.externals.length)
       throw new BackendError(`a plan of ${plan.externals.length} externals was run with ${externals.length}`);
     const bound = externals.map((storage, i) => this.blockOf(storage, i));
+    for (const block of this.scratch) usable(block);
     if (previous && bound.every((block, i) => block === previous[i])) return;
     if (aliasesOf(bound) !== this.aliases) this.resolve(bound);
     this.bound = bound;
@@ -139,7 +141,7 @@ export class PreparedPlan implements Executable {
         throw new KernelError(`${reader}: external ${i} is read before anything was written to it`);
       storage.memory = this.services.pool.take(storage.size * 4);
     }
-    return storage.memory as Block;
+    return usable(storage.memory as Block);
   }
 
   /** Turns commands into dispatches. `externals` tell by identity which share a buffer; `bind` fills the buffers in. */

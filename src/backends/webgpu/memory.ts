@@ -1,4 +1,5 @@
 /** GPU buffers, recycled by size class. */
+import { MemoryError } from '../../core/errors.js';
 import type { Device } from './device.js';
 
 /** The values of GPUBufferUsage, which Node has no global for. */
@@ -17,6 +18,15 @@ export interface Block {
   readonly id: number;
   readonly bytes: number;
   readonly buffer: GPUBuffer;
+  /** True once the device has told that it had no room for it. */
+  failed: boolean;
+}
+
+/** The block. Throws MemoryError if the device had no room for it. */
+export function usable(block: Block): Block {
+  if (block.failed)
+    throw new MemoryError(`the device had no room for the ${block.bytes} bytes of a buffer that is used`);
+  return block;
 }
 
 /** Sizes are rounded up to eighths of a power of two (and 256 bytes): at most 12.5 % is lost, and classes are few. */
@@ -52,13 +62,11 @@ export class Pool {
       this.freeBytes -= rounded;
       return block;
     }
-    this.buffers++;
-    this.bytes += rounded;
-    const buffer = this.device.gpu.createBuffer({ size: rounded, usage: this.usage });
-    return { id: this.nextId++, bytes: rounded, buffer };
+    return this.create(rounded);
   }
 
   give(block: Block): void {
+    if (block.failed) return;
     const list = this.free.get(block.bytes) ?? [];
     list.push(block);
     this.free.delete(block.bytes);
@@ -69,6 +77,27 @@ export class Pool {
   /** Destroys what is kept beyond the budget. Not to be called while recorded work is not yet submitted. */
   trim(): void {
     while (this.freeBytes > this.keepBytes) this.destroyStalest();
+  }
+
+  /** A new buffer. If the device has no room for it, that is told later, and the free ones are destroyed to make some. */
+  private create(bytes: number): Block {
+    const make = () => this.device.gpu.createBuffer({ size: bytes, usage: this.usage });
+    const buffer = this.device.guard('out-of-memory', `a buffer of ${bytes} bytes`, make, () => {
+      const list = this.free.get(bytes);
+      const at = list?.indexOf(block) ?? -1;
+      if (at >= 0) {
+        list!.splice(at, 1);
+        this.freeBytes -= bytes;
+      }
+      block.failed = true;
+      this.buffers--;
+      this.bytes -= bytes;
+      while (this.freeBytes > 0) this.destroyStalest();
+    });
+    const block = { id: this.nextId++, bytes, buffer, failed: false };
+    this.buffers++;
+    this.bytes += bytes;
+    return block;
   }
 
   /** Destroys one block of the class that was given back to least recently. */

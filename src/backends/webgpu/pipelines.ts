@@ -68,7 +68,7 @@ export class Pipelines {
       };
       return { handle: gpu.createComputePipeline(descriptor), layout, error: null };
     };
-    const pipeline = this.device.guard(what, make, (made, error) => {
+    const pipeline = this.device.guard('validation', what, make, (made, error) => {
       made.error = error;
     });
     this.made.pipelines++;
