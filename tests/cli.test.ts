@@ -201,6 +201,31 @@ describe('bench', () => {
     ]);
   }, 120_000);
 
+  it("tells the time on the wall and on the device's clock apart on WebGPU", () => {
+    const args = ['bench', '--backend', 'webgpu', '--suite', 'LAH', '--workloads', file, '--json'];
+    const { status, lines } = weightloom(args);
+    expect(status).toBe(0);
+    const results: BenchLine[] = lines.map(line => JSON.parse(line));
+    expect(results.map(({ id }) => id).slice(0, 4)).toEqual([
+      'fma',
+      'memory-read',
+      'memory-write',
+      'memory-copy',
+    ]);
+    const cases = results.slice(4);
+    expect(cases.map(({ peer, id, pass }) => `${peer} ${id} ${pass}`)).toEqual([
+      ...['weightloom-webgpu A8 fwd', 'weightloom-webgpu-compiled A8 fwd'],
+      ...['fwd', 'fwdgrad', 'fwdbwd'].flatMap(pass =>
+        ['', '-compiled'].map(how => `weightloom-webgpu${how} H9 ${pass}`),
+      ),
+    ]);
+    for (const { ms, kernel_ms } of cases) {
+      expect(kernel_ms).toBeGreaterThan(0);
+      expect(kernel_ms).toBeLessThan(10 * ms!);
+    }
+    expect(cases[0].kernel_peak).toBeGreaterThan(0);
+  }, 120_000);
+
   it.each(['tinybench', 'benchmark'])(
     'samples with the package %s',
     timer => {

@@ -10,7 +10,7 @@ import { type CommandTime, compile } from '../program/compile.js';
 import { flag, integer, oneOf, parse, text } from './args.js';
 import { failureLine } from './failure.js';
 import { BACKENDS } from './info.js';
-import { boundOf, type Machine, measureFlops, measureMachine, type Rate } from './machine.js';
+import { boundOf, type Machine, measureFlops, measureMachine, type Rate, timesOf } from './machine.js';
 import { type BenchCase, SUITES, type Workloads } from './suites.js';
 import { type Timing, type TimingRule, time } from './timing.js';
 
@@ -29,6 +29,10 @@ export interface BenchLine {
   readonly bytes?: number;
   /** 10^9 bytes a second, in lines of the machine itself (suite L). */
   readonly GBs?: number;
+  /** Milliseconds of one call on the device's own clock, where there is one: without what lies between submissions. */
+  readonly kernel_ms?: number;
+  /** As `peak`, of kernel_ms. */
+  readonly kernel_peak?: number;
   /** Percent of the speed that the machine's own rates, measured in the same run, allow at most. */
   readonly peak?: number;
   /** The rate of multiply-adds around the case, as a fraction of the one measured at the start. */
@@ -45,6 +49,9 @@ const MACHINE_SUITE = 'L';
 const letters = Object.keys(SUITES).join('') + MACHINE_SUITE;
 const RING_SIZE = 1024;
 const PROFILED_CALLS = 50;
+/** On the device's clock: samples of a case, and how long each should last. */
+const DEVICE_SAMPLES = 5;
+const SAMPLE_MS = 5;
 const DEFAULT_WORKLOADS = '../shared/peers/workloads.json';
 
 function regular(given: string): RegExp | undefined {
@@ -101,6 +108,8 @@ export interface Measured extends Timing {
   readonly written: number;
   /** The least time of each command of a compiled step, where it was asked for. */
   readonly commands?: readonly CommandTime[];
+  /** Milliseconds of one call on the device's own clock; null where there is none. */
+  readonly device: number | null;
   /** Tells when a step that should train did not. */
   readonly note?: string;
 }
@@ -148,7 +157,12 @@ export async function timeCase(
   try {
     const bytes = { read: bytesOf(tensors(args)), written: bytesOf(tensors(result)) };
     const times = await time(() => call(), settle, rule);
-    const timing = { ...times, ...bytes, ...(program && profiled ? { commands: profile() } : {}) };
+    const timing = {
+      ...times,
+      ...bytes,
+      device: await deviceTime(backend, call, settle, times),
+      ...(program && profiled ? { commands: profile() } : {}),
+    };
     if (!loss) return timing;
     const last = await settle();
     return Number(last) < Number(first) ? timing : { ...timing, note: `LOSS DID NOT FALL ${first} ${last}` };
@@ -156,6 +170,29 @@ export async function timeCase(
     for (const x of tensors([args, result])) x.dispose();
     program?.dispose();
   }
+}
+
+/** Calls that a sample on the device's clock may hold: each submits a few times, and the clock has room for 2048. */
+const MOST_CALLS = 64;
+
+/** The least milliseconds of a call on the device's own clock, over samples of 5 ms; null where it has none. */
+async function deviceTime(
+  backend: Backend,
+  call: () => void,
+  settle: () => Promise<unknown>,
+  { ms }: Timing,
+): Promise<number | null> {
+  const calls = Math.min(MOST_CALLS, Math.max(1, Math.ceil(SAMPLE_MS / ms)));
+  let least: number | null = null;
+  for (let i = 0; i < DEVICE_SAMPLES; i++) {
+    const { device } = await timesOf(backend, async () => {
+      for (let k = 0; k < calls; k++) call();
+      await settle();
+    });
+    if (device === null) return null;
+    least = Math.min(least ?? Infinity, device / calls);
+  }
+  return least;
 }
 
 const digits = (x: number, count = 6) => Number(x.toPrecision(count));
@@ -186,7 +223,7 @@ async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean):
   const head = headOf(backend, w, bench.id, bench.pass, compiled);
   try {
     const before = await calibrate(run);
-    const { ms, min_ms, n, read, written, commands, note } = await timeCase(
+    const { ms, min_ms, n, read, written, device, commands, note } = await timeCase(
       bench,
       backend,
       rule,
@@ -199,9 +236,8 @@ async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean):
       ...line,
       ...(flops === undefined ? {} : { gflops: digits(flops / ms / 1e6) }),
       ...(bench.dispatch ? {} : { bytes: read + written }),
-      ...(machine && !bench.dispatch
-        ? { peak: digits((100 * boundOf(machine, flops ?? 0, read, written)) / ms, 3) }
-        : {}),
+      ...(device === null ? {} : { kernel_ms: digits(device) }),
+      ...(machine && !bench.dispatch ? shares(boundOf(machine, flops ?? 0, read, written), ms, device) : {}),
       ...(machine && { cal: digits(Math.min(before, after), 3) }),
       ...(commands && { commands: commands.map(c => ({ ...c, ms: digits(c.ms, 3) })) }),
       ...(note ? { note } : {}),
@@ -211,6 +247,11 @@ async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean):
     return { ...head, error: failureLine(error) };
   }
 }
+
+const shares = (bound: number, ms: number, device: number | null) => ({
+  peak: digits((100 * bound) / ms, 3),
+  ...(device === null ? {} : { kernel_peak: digits((100 * bound) / device, 3) }),
+});
 
 const calibrate = async ({ backend, machine }: Run): Promise<number> =>
   machine ? (await measureFlops(backend, 1)).perSecond / machine.flops.perSecond : Number.NaN;
@@ -266,20 +307,23 @@ export async function benchCommand(args: string[]): Promise<number> {
   return failed ? 1 : 0;
 }
 
-function show({
-  peer,
-  id,
-  pass,
-  ms,
-  min_ms,
-  gflops,
-  bytes,
-  GBs,
-  peak,
-  commands,
-  note,
-  error,
-}: BenchLine): string {
+function show(shown: BenchLine): string {
+  const {
+    peer,
+    id,
+    pass,
+    ms,
+    min_ms,
+    gflops,
+    bytes,
+    GBs,
+    peak,
+    kernel_ms,
+    kernel_peak,
+    commands,
+    note,
+    error,
+  } = shown;
   const head = `${peer.padEnd(26)} ${id.padEnd(16)} ${pass.padEnd(7)}`;
   if (error !== undefined) return `${head} ${error}`;
   const speed = GBs ?? (bytes === undefined ? undefined : bytes / ms! / 1e6);
@@ -288,6 +332,9 @@ function show({
     ...(gflops === undefined ? [] : [`${gflops.toPrecision(4)} GFLOP/s`]),
     ...(gflops !== undefined || speed === undefined ? [] : [`${speed.toPrecision(4)} GB/s`]),
     ...(peak === undefined ? [] : [`${peak} % of the peak`]),
+    ...(kernel_ms === undefined
+      ? []
+      : [`kernels ${kernel_ms.toPrecision(4)} ms${kernel_peak === undefined ? '' : `, ${kernel_peak} %`}`]),
     ...(note === undefined ? [] : [note]),
   ].join('  ');
   const parts = commands?.map(

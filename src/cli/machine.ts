@@ -1,6 +1,6 @@
 /** What this machine can do at most, measured by the backend that is timed, and the bounds that follow from it. */
 import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import type { DeviceClock } from '../backends/webgpu/timer.js';
 import type { Backend } from '../core/backend.js';
 import { sync } from '../core/queue.js';
 import { full } from '../core/tensor.js';
@@ -30,12 +30,23 @@ export interface Machine {
 
 type Mode = 'fma' | 'read' | 'write' | 'copy' | 'writeAround' | 'copyAround';
 
+/** How the kernel `machine` is used on a backend. */
+interface Method {
+  /** What one repeat does in the mode 'fma', on vectors of `flopsElements`. */
+  readonly flopsPerRepeat: number;
+  readonly flopsElements: number;
+  /** Parts that threads work on; devices have their own. */
+  readonly pieces: number;
+  readonly sampleMs: number;
+  readonly levels: readonly { name: Level['name']; capacity: number; elements: number }[];
+  /** Modes that write and copy; the fastest counts. */
+  readonly write: readonly Mode[];
+  readonly copy: readonly Mode[];
+}
+
 const KILOBYTE = 1024;
-const MOST_BYTES = 512 * KILOBYTE * KILOBYTE;
+const MEGABYTE = KILOBYTE * KILOBYTE;
 const SAMPLES = 5;
-const SAMPLE_MS = 2;
-/** Operations in one repeat of the kernel `machine` in the mode 'fma' (see native/kernels/machine.inc). */
-const FLOPS_PER_REPEAT = 2 * 12 * 16;
 /** Elements of which each piece must hold a whole number: the widest vectors, eight at a time. */
 const STEP = 128;
 
@@ -54,27 +65,87 @@ function cacheBytes(level: number, otherwise: number): number {
   return otherwise;
 }
 
-const threadsOf = (backend: Backend): number => {
-  const { threads } = backend.describe();
-  return typeof threads === 'number' ? threads : availableParallelism();
-};
+function onProcessor(threads: number): Method {
+  const l2 = cacheBytes(2, MEGABYTE) * threads;
+  const l3 = cacheBytes(3, 16 * MEGABYTE);
+  // Of two vectors that take so many bytes.
+  const elements = (bytes: number) => Math.ceil(bytes / 8 / (STEP * threads)) * STEP * threads;
+  return {
+    // 12 chains of 16 lanes: see native/kernels/machine.inc.
+    flopsPerRepeat: 2 * 12 * 16 * threads,
+    flopsElements: STEP * threads,
+    pieces: threads,
+    sampleMs: 2,
+    // The last cache is shared with what else the machine runs: a case near its size does not stay in it.
+    levels: [
+      { name: 'l2', capacity: l2, elements: elements(l2 / 2) },
+      { name: 'l3', capacity: 0.75 * l3, elements: elements(0.375 * l3) },
+      { name: 'memory', capacity: Infinity, elements: elements(Math.min(16 * l3, 512 * MEGABYTE)) },
+    ],
+    write: ['write', 'writeAround'],
+    copy: ['copy', 'copyAround'],
+  };
+}
+
+function onDevice(software: boolean, mostBytes: number): Method {
+  const threads = software ? 1 << 12 : 1 << 20;
+  // Beyond the caches, which the device does not tell.
+  const most = (software ? 32 : 256) * MEGABYTE;
+  return {
+    // 8 chains of 4 lanes: see shaders/machineFma.wgsl.
+    flopsPerRepeat: 2 * 8 * 4 * threads,
+    flopsElements: threads,
+    pieces: 1,
+    sampleMs: software ? 20 : 5,
+    levels: [{ name: 'memory', capacity: Infinity, elements: Math.min(mostBytes, most) / 4 }],
+    write: ['write'],
+    copy: ['copy'],
+  };
+}
+
+function methodOf(backend: Backend): Method {
+  const { threads, software, limits } = backend.describe();
+  if (software === undefined) return onProcessor(typeof threads === 'number' ? threads : 1);
+  const { maxStorageBufferBindingSize = Infinity } = limits as Record<string, number>;
+  return onDevice(software === true, maxStorageBufferBindingSize);
+}
+
+/**
+ * Milliseconds that `work` takes, which waits for what it queues: by the wall's clock, and what its kernels took by the
+ * device's, where it has one and `work` submits at most 2048 times.
+ */
+export async function timesOf(
+  backend: Backend,
+  work: () => Promise<unknown>,
+): Promise<{ wall: number; device: number | null }> {
+  let wall = 0;
+  const measured = async () => {
+    const start = performance.now();
+    await work();
+    wall = performance.now() - start;
+  };
+  if ('timed' in backend) return { device: await (backend as Backend & DeviceClock).timed(measured), wall };
+  await measured();
+  return { wall, device: null };
+}
 
 /** Times the kernel `machine` on two vectors of `elements`; `perRepeat` is what one repeat of all pieces does. */
 async function rateOf(
   backend: Backend,
+  { pieces, sampleMs }: Method,
   modes: readonly Mode[],
   elements: number,
   perRepeat: number,
   n = SAMPLES,
 ): Promise<Rate> {
-  const pieces = threadsOf(backend);
   const [x, y] = [full([elements], 1, backend), full([elements], 1, backend)];
   const once = async (mode: Mode, repeats: number): Promise<number> => {
     const attrs = { mode, repeats, pieces };
-    const start = performance.now();
-    backend.run([{ kernel: 'machine', op: 'bench', outs: [y.view], ins: [x.view], attrs }]);
-    await backend.sync();
-    return performance.now() - start;
+    const { wall, device } = await timesOf(backend, async () => {
+      backend.run([{ kernel: 'machine', op: 'bench', outs: [y.view], ins: [x.view], attrs }]);
+      await backend.sync();
+    });
+    return device ?? wall;
   };
   let best: Rate = { perSecond: 0, ms: 0, n };
   try {
@@ -82,8 +153,8 @@ async function rateOf(
     for (const mode of modes) {
       let repeats = 1;
       await once(mode, repeats);
-      for (let ms = await once(mode, 1); ms < SAMPLE_MS; ms = await once(mode, repeats))
-        repeats = Math.ceil(repeats * Math.min(100, (1.2 * SAMPLE_MS) / ms));
+      for (let ms = await once(mode, 1); ms < sampleMs; ms = await once(mode, repeats))
+        repeats = Math.ceil(repeats * Math.min(100, (1.2 * sampleMs) / ms));
       for (let i = 0; i < n; i++) {
         const ms = await once(mode, repeats);
         const perSecond = (perRepeat * repeats) / (ms / 1e3);
@@ -99,30 +170,24 @@ async function rateOf(
 
 /** Operations a second, now: the fastest of `samples` of 2 ms. They are fewer while others use the processor. */
 export const measureFlops = (backend: Backend, samples = SAMPLES): Promise<Rate> => {
-  const pieces = threadsOf(backend);
-  return rateOf(backend, ['fma'], STEP * pieces, FLOPS_PER_REPEAT * pieces, samples);
+  const method = methodOf(backend);
+  return rateOf(backend, method, ['fma'], method.flopsElements, method.flopsPerRepeat, samples);
 };
 
-/** Measures the machine with the backend's threads and instruction set; null where the backend cannot. */
+/** Measures the machine with the backend's threads and instruction set, or its device; null where it cannot. */
 export async function measureMachine(backend: Backend): Promise<Machine | null> {
   if (!backend.has('machine')) return null;
-  const threads = threadsOf(backend);
-  const l2 = cacheBytes(2, 1024 * KILOBYTE) * threads;
-  const l3 = cacheBytes(3, 16 * 1024 * KILOBYTE);
+  const method = methodOf(backend);
   const levels: Level[] = [];
-  // The last level is shared with what else the machine runs: a case near its size does not stay in it.
-  for (const [name, capacity, bytes] of [
-    ['l2', l2, l2 / 2],
-    ['l3', 0.75 * l3, 0.375 * l3],
-    ['memory', Infinity, Math.min(16 * l3, MOST_BYTES)],
-  ] as const) {
-    const elements = Math.ceil(bytes / 8 / (STEP * threads)) * STEP * threads;
+  for (const { name, capacity, elements } of method.levels) {
+    const rate = (modes: readonly Mode[], bytes: number) =>
+      rateOf(backend, method, modes, elements, bytes * elements);
     levels.push({
       name,
       capacity,
-      read: await rateOf(backend, ['read'], elements, 4 * elements),
-      write: await rateOf(backend, ['write', 'writeAround'], elements, 4 * elements),
-      copy: await rateOf(backend, ['copy', 'copyAround'], elements, 8 * elements),
+      read: await rate(['read'], 4),
+      write: await rate(method.write, 4),
+      copy: await rate(method.copy, 8),
     });
   }
   return { flops: await measureFlops(backend), levels };

@@ -19,6 +19,7 @@ import { kernels } from './launch.js';
 import { type Block, MAP_READ, Pool, USAGE, usable } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
+import { type DeviceClock, PassTimer } from './timer.js';
 
 /** How a device is chosen and used. */
 export interface WebGPUOptions {
@@ -40,7 +41,7 @@ const EPILOGUES: ReadonlySet<string> = new Set(['matmul', 'conv2d']);
 const NONE: ReadonlySet<string> = new Set();
 const ARRAYS = { f32: Float32Array, i32: Int32Array, u32: Uint32Array };
 
-class WebGPUBackend implements Backend {
+class WebGPUBackend implements Backend, DeviceClock {
   readonly name = 'webgpu';
   readonly limits: BackendLimits;
   private readonly pool: Pool;
@@ -168,6 +169,22 @@ class WebGPUBackend implements Backend {
         bytes: this.pool.bytes + this.staging.bytes,
       },
     };
+  }
+
+  async timed(work: () => Promise<unknown>): Promise<number | null> {
+    const { device } = this;
+    if (!device.gpu.features.has('timestamp-query')) return null;
+    if (device.timer) throw new BackendError('timed: a measurement is already running');
+    const timer = new PassTimer(device);
+    device.timer = timer;
+    try {
+      await work();
+      device.timer = null;
+      return await timer.finish();
+    } finally {
+      device.timer = null;
+      timer.dispose();
+    }
   }
 
   dispose(): void {

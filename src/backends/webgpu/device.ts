@@ -9,6 +9,8 @@ import {
   type WeightloomError,
 } from '../../core/errors.js';
 
+import type { PassTimer } from './timer.js';
+
 /** The limits asked for, as far as the adapter grants them. */
 const WANTED = [
   'maxStorageBuffersPerShaderStage',
@@ -21,6 +23,9 @@ const WANTED = [
   'minUniformBufferOffsetAlignment',
 ] as const satisfies (keyof GPUSupportedLimits)[];
 
+/** The features asked for where the adapter has them: the device's clock, for measurements. */
+const WANTED_FEATURES: readonly GPUFeatureName[] = ['timestamp-query'];
+
 type Limits = Record<(typeof WANTED)[number], number>;
 
 /** A device with its traits, and the first failure nobody has been told of yet. */
@@ -30,6 +35,8 @@ export class Device {
   private vague = false;
   private disposed = false;
   private readonly guards = new Set<Promise<void>>();
+  /** Takes the times of passes while a measurement runs. */
+  timer: PassTimer | null = null;
 
   private constructor(
     readonly gpu: GPUDevice,
@@ -60,7 +67,10 @@ export class Device {
     const limits = Object.fromEntries(WANTED.map(name => [name, adapter.limits[name]])) as Limits;
     let device: GPUDevice;
     try {
-      device = await adapter.requestDevice({ requiredLimits: limits });
+      device = await adapter.requestDevice({
+        requiredLimits: limits,
+        requiredFeatures: WANTED_FEATURES.filter(feature => adapter.features.has(feature)),
+      });
     } catch (cause) {
       throw new NoAdapterError(`the adapter '${nameOf(adapter.info)}' gave no device: ${cause}`, { cause });
     }

@@ -96,7 +96,7 @@ export class Recording {
 
   dispatch(pipeline: Pipeline, group: GPUBindGroup, params: ParamSlot | null, x: number, y: number): void {
     if (pipeline.error) throw pipeline.error;
-    const pass = (this.pass ??= this.begin().beginComputePass());
+    const pass = (this.pass ??= this.beginPass());
     if (pipeline !== this.pipeline) pass.setPipeline(pipeline.handle);
     this.pipeline = pipeline;
     pass.setBindGroup(0, group);
@@ -117,6 +117,11 @@ export class Recording {
     this.device.gpu.queue.submit([this.encoder.finish()]);
     made.submits++;
     made.dispatches += this.dispatches;
+  }
+
+  private beginPass(): GPUComputePassEncoder {
+    const timestampWrites = this.device.timer?.next();
+    return this.begin().beginComputePass(timestampWrites && { timestampWrites });
   }
 
   private begin(): GPUCommandEncoder {

@@ -281,6 +281,31 @@ function random(call: Call): Pass[] {
   ];
 }
 
+/** Elements that a thread of the mode 'read' adds up. */
+const READS = 64;
+
+/** What `bench` measures the device by: one pass with a loop in it, or as many passes over memory as are asked for. */
+function machine(call: Call): Pass[] {
+  const { ins, outs, attrs } = call;
+  const access = [flat('x', ins[0]), flat('y', outs[0], 'raw')];
+  const repeats = integer(call, 'repeats');
+  const count = size(outs[0]);
+  const modes: Record<string, () => Pass> = {
+    read: () => perElement(count / READS, { bodies: ['machineRead'], constants: { READS }, access }),
+    write: () =>
+      perElement(
+        count,
+        { bodies: ['machineWrite'], access: access.slice(1) },
+        streaming(count, call.software),
+      ),
+    copy: () => copy(call)[0],
+  };
+  const mode = String(attrs.mode);
+  if (mode === 'fma') return [perElement(count, { bodies: ['machineFma'], params: { repeats }, access })];
+  if (!Object.hasOwn(modes, mode)) throw new KernelError(`machine: there is no mode '${mode}'`);
+  return new Array<Pass>(repeats).fill(modes[mode]());
+}
+
 /** Every kernel this backend has. */
 export const kernels: ReadonlyMap<string, Lowering> = new Map(
   Object.entries({
@@ -292,6 +317,7 @@ export const kernels: ReadonlyMap<string, Lowering> = new Map(
     copy,
     elementwise,
     logSoftmax: softmaxWith('x - log(sum)'),
+    machine,
     matmul,
     maxPool,
     maxPoolScatter,
