@@ -167,11 +167,9 @@ describe('bench', () => {
     expect(results.find(({ id, pass }) => id === 'B0' && pass === 'bwd')!.bytes).toBe(
       4 * (2 * (T * k + k * D) + T * D),
     );
-    expect(results.filter(({ w }) => w === 'H').map(({ pass }) => pass)).toEqual([
-      'fwd',
-      'fwdgrad',
-      'fwdbwd',
-    ]);
+    expect(new Set(results.filter(({ w }) => w === 'H').map(({ pass }) => pass))).toEqual(
+      new Set(['fwd', 'fwdgrad', 'fwdbwd']),
+    );
     for (const { w, peak, cal } of results) {
       expect(cal).toBeGreaterThan(0);
       if (w !== 'H') expect(peak).toBeGreaterThan(0);
