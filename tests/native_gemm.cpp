@@ -196,13 +196,13 @@ static int32_t opcode(const char* name) {
 }
 
 // What is run on a product p with one further input e.
-enum Ending { kPlain, kRelu, kTwice };
+enum Suffix { kPlain, kRelu, kTwice };
 static void append(std::vector<int32_t>& words, const char* scalar, int32_t target, int32_t a, int32_t b) {
   words.insert(words.end(), {opcode(scalar), target, a, b});
   words.resize(words.size() + kArity - 2);
 }
 // kRelu: relu(p + e). kTwice: p * 3 + p.
-static std::vector<int32_t> ending(Ending kind) {
+static std::vector<int32_t> ending(Suffix kind) {
   if (kind == kPlain) return {};
   std::vector<int32_t> words;
   if (kind == kRelu) {
@@ -219,7 +219,7 @@ static std::vector<int32_t> ending(Ending kind) {
   append(words, "add", 4, 3, 0);
   return words;
 }
-static double ended(Ending kind, double p, double e) {
+static double ended(Suffix kind, double p, double e) {
   return kind == kPlain ? p : kind == kRelu ? (p + e > 0 ? p + e : 0) : 4 * p;
 }
 // A bias along the last axis, one number, or anything.
@@ -246,7 +246,7 @@ static void checkMatmuls(int rounds) {
     if (chance(5)) k = pick(380, 420);
     auto a = make({P, Q, m, k}, kBroadcast), b = make({P, Q, k, n}, kBroadcast), y = make({P, Q, m, n}, kAny, false);
     if (chance(20)) b->view.strides[0] = b->view.strides[1] = 0;
-    const Ending kind = Ending(pick(0, 2));
+    const Suffix kind = Suffix(pick(0, 2));
     auto e = makeExtra({P, Q, m, n});
     if (kind == kPlain)
       call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
@@ -270,7 +270,7 @@ static void checkMatmuls(int rounds) {
 // Sizes at which operands are packed, k is split and a product is cut into units.
 static void checkLargeMatmul(int64_t m, int64_t k, int64_t n, bool ta, bool tb) {
   current = "large matmul";
-  const Ending kind = Ending(pick(0, 2));
+  const Suffix kind = Suffix(pick(0, 2));
   auto e = makeExtra({m, n});
   auto a = make({m, k}, kDense), b = make({k, n}, kDense), y = make({m, n}, kDense, false);
   if (ta) a->view.strides[0] = 1, a->view.strides[1] = m;
@@ -327,7 +327,7 @@ static void checkConvs(int rounds) {
                   }
               }
     current = "conv2d";
-    const Ending kind = Ending(pick(0, 2));
+    const Suffix kind = Suffix(pick(0, 2));
     auto e = makeExtra({T, N, OH, OW, O});
     std::vector<int32_t> words = attrs;
     for (int32_t word : ending(kind)) words.push_back(word);
