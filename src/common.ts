@@ -16,11 +16,18 @@ export { dense, serial } from './nn/index.js';
 export * from './ops/index.js';
 export * from './optim/index.js';
 export {
-  type CommandStats,
   type CommandTime,
   type Compiled,
   type CompileOptions,
   compile,
   type ProgramStats,
 } from './program/compile.js';
+export {
+  type Cost,
+  type CostOptions,
+  costReport,
+  costText,
+  type KernelCost,
+  rooflineSvg,
+} from './program/cost.js';
 export { type LinearPlan, type LinearShapes, planLinear, type Strategy } from './program/plan.js';

@@ -10,6 +10,7 @@ import { checkUsable, current, denseView, newStorage, release, Tensor } from '..
 import * as tree from '../core/tree.js';
 import { build, dtypeOf, match, type Template, templateOf } from './arguments.js';
 import { capture, difference, outside, type Recording } from './capture.js';
+import { costOf, type KernelCost } from './cost.js';
 import { fuse } from './fuse.js';
 import { type Donation, type Layout, layOut } from './memory.js';
 
@@ -26,21 +27,16 @@ export interface CompileOptions {
   readonly programs?: number;
 }
 
-/** A command of a program: `op` tells what was fused, the shape is that of its first result. */
-export interface CommandStats {
-  readonly op: string;
-  readonly kernel: string;
-  readonly shape: Shape;
-}
-export interface CommandTime extends CommandStats {
+/** A command of a program, what it costs and how long it took. */
+export interface CommandTime extends KernelCost {
   readonly ms: number;
 }
 
 /** What one program came to, for tests, `costReport` and curious people. */
 export interface ProgramStats {
-  /** Commands as recorded, and after fusion. */
+  /** Commands as recorded, and those left after fusion with what each costs. */
   readonly recorded: number;
-  readonly commands: readonly CommandStats[];
+  readonly commands: readonly KernelCost[];
   readonly scratchBytes: number;
   /** Donated leaves updated without a copy, of how many. */
   readonly inPlace: number;
@@ -105,7 +101,7 @@ class Program {
     this.result = templateOf(recording.result, 'static');
     this.stats = {
       recorded: recording.commands.length,
-      commands: layout.commands.map(({ op, kernel, outs }) => ({ op, kernel, shape: outs[0].shape })),
+      commands: layout.commands.map(costOf),
       scratchBytes: layout.buffers.reduce((a, b) => a + b, 0),
       inPlace: layout.inPlace,
       donated: donations.length,
