@@ -3,14 +3,16 @@
  * smallest median of the rounds, since the machine's other users only ever slow a run down.
  *
  *   node bench/compare.mjs [--suite ABCDEFGH] [--case REGEXP] [--threads 1,2] [--rounds 2] [--backend cpu]
- *                          [--only NAME,...] [--peers DIR] [--build DIR] [--prefix COMMAND] [--name NAME | --from FILE]
+ *                          [--only NAME,...] [--peers DIR] [--build DIR] [--prefix COMMAND] [--budget SECONDS]
+ *                          [--name NAME | --from FILE]
  *
  * DIR holds workloads.json and the peers' sources (default ../shared/peers or WEIGHTLOOM_PEERS; its README says what to
  * install). The C peers are built in --build (default BUILD, else peers/build in the folder for temporary files) where
  * they are missing. PYTHON names the interpreter that has torch, PEERS_NODE and PEERS_ORT the folders of the Node peers.
  * A peer that cannot be run is left out with one line; after the first round of a group so are those that came within
  * 10 % of the best on none of its rows. COMMAND is put in front of every run, with BENCH_THREADS set: a wrapper that
- * pins or prioritises it. --name writes bench/results/NAME.md and .jsonl; --from renders the lines of such a file again.
+ * pins or prioritises it. After --budget SECONDS no group is begun. --name writes bench/results/NAME.md and .jsonl;
+ * --from renders the lines of such a file again. For --backend webgpu see also gpu.sh.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,6 +35,7 @@ const { values: options } = parseArgs({
     peers: { type: 'string', default: process.env.WEIGHTLOOM_PEERS ?? join(root, '../shared/peers') },
     build: { type: 'string', default: process.env.BUILD ?? join(temporary, 'build') },
     prefix: { type: 'string', default: '' },
+    budget: { type: 'string', default: 'Infinity' },
     name: { type: 'string' },
     from: { type: 'string' },
   },
@@ -53,6 +56,9 @@ function readLines(path) {
 }
 
 const said = (command, ...args) => spawnSync(command, args, { encoding: 'utf8' }).stdout?.trim() ?? '';
+
+const infoOf = backend =>
+  JSON.parse(said(process.execPath, join(root, 'dist/src/cli/main.js'), 'info', '--json')).backends[backend];
 
 /** The machine and the software in sentences, for whoever reads the table elsewhere. */
 function describeMachine() {
@@ -78,11 +84,16 @@ function describeMachine() {
     `${Math.round(totalmem() / 2 ** 30)} GiB`,
     `${system}, Linux ${release()}`,
   ].join('; ');
+  const { adapter } = options.backend === 'webgpu' ? infoOf('webgpu') : {};
+  const driver = said('nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader');
   const compiler = said('g++', '--version').split('\n')[0];
   const others = Object.entries(versions()).map(([name, version]) => `${name} ${version}`);
   const commit = said('git', '-C', root, 'rev-parse', '--short', 'HEAD');
-  const software = [`weightloom ${commit}`, `Node ${process.versions.node}`, compiler, ...others].join('; ');
-  return { machine, software };
+  const software = [commit && `weightloom ${commit}`, `Node ${process.versions.node}`, compiler, ...others]
+    .filter(Boolean)
+    .join('; ');
+  const gpu = [adapter, driver].filter(Boolean);
+  return { machine: [...gpu, machine].join('; '), software };
 }
 
 /** The line of an error stream that says what went wrong. */
@@ -178,7 +189,7 @@ function compare() {
 
   for (const threads of options.threads.split(','))
     for (const w of suite) {
-      if (idsOf(workloads, w).length === 0) continue;
+      if (idsOf(workloads, w).length === 0 || performance.now() > 1e3 * Number(options.budget)) continue;
       const groups =
         w === 'C' ? workloads.C.T.map(T => ({ ...workloads, C: { ...workloads.C, T: [T] } })) : [workloads];
       for (const group of groups) all.push(...runGroup(w, threads, group));
@@ -212,6 +223,7 @@ if (options.from) {
   const told = ['suite', 'case', 'threads', 'rounds', 'backend', 'only', 'name'];
   const given = told.flatMap(key => (options[key] ? [`--${key}`, options[key]] : []));
   about = {
+    backend: options.backend,
     title: `weightloom on ${options.backend} beside its peers`,
     ...describeMachine(),
     date: new Date().toISOString().slice(0, 10),

@@ -104,10 +104,22 @@ export function peersOf({ backend, threads, suite, scratch, build, workloads }) 
     command: [process.execPath, join(scratch, file), ...args],
     env: {},
   });
-  if (backend === 'webgpu')
-    return ['jax-js', 'tfjs'].map(name =>
-      script(`${name}-webgpu`, 'ABCDEFGH', `${name.replace('-', '')}.mjs`, 'webgpu', threads, suite),
-    );
+  if (backend === 'webgpu') {
+    const onGpu = (precision, suites) => ({
+      name: `torch-${precision}`,
+      suites,
+      command: [python, join(scratch, 'torch_gpu.py'), precision, suite],
+      env: {},
+    });
+    return [
+      onGpu('f32', 'ABCDEFGH'),
+      onGpu('tf32', 'ABCDF'),
+      onGpu('f16', 'A'),
+      ...['jax-js', 'tfjs'].map(name =>
+        script(`${name}-webgpu`, 'ABCDEFGH', `${name.replace('-', '')}.mjs`, 'webgpu', threads, suite),
+      ),
+    ];
+  }
   return [
     program('openblas', 'openblas', 'ABCD'),
     program('openblas-skx', 'openblas', 'ABCD', { OPENBLAS_CORETYPE: 'SKYLAKEX' }),

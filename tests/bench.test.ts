@@ -73,6 +73,8 @@ describe('a report', () => {
     line('weightloom-cpu', 'C1', 'bwd', 10),
     line('weightloom-cpu', 'C1', 'fwdbwd', 6),
     line('torch', 'C1', 'fwdbwd', 12),
+    line('torch-tf32', 'C1', 'bwd', 1, { precision: 'tf32' }),
+    line('torch-tf32', 'C1', 'fwd', 1, { precision: 'tf32' }),
     line('weightloom-cpu', 'H1', 'fwd', 1),
     line('weightloom-cpu-compiled', 'H1', 'fwd', 0.01),
     line('torch', 'H1', 'fwd', 1.5),
@@ -95,16 +97,25 @@ describe('a report', () => {
     expect(row('H1 fwd').ratio).toBe(1.5);
   });
 
+  it("shows a GPU's own clock beside the wall's", () => {
+    const clocked = lines.map(given => ({ ...given, kernel_ms: 0.25, kernel_peak: 7 }));
+    const about = { backend: 'webgpu', title: 'T', machine: 'M', software: 'S', date: 'D', command: 'X' };
+    const text = render(clocked, about);
+    expect(text).toContain('| torch | 12 | 2.00 | onednn 9, ratio 1.50 | 0.25 | 7 |');
+    expect(text).toContain('| C | 3 | 1.14 | C1 bwd 0.50 (1) | C1 bwd 0.50 |');
+  });
+
   it('sums up by geometric mean and worst row, and tells which rows miss their target', () => {
     const summary = summaryOf(rows.filter(({ w }) => w === 'C'))!;
     expect(summary).toMatchObject({ count: 3, worst: 'C1 bwd', least: 0.5 });
     expect(summary.mean).toBeCloseTo((1.5 * 0.5 * 2) ** (1 / 3), 12);
-    expect(missed(rows).map((under: { key: string }) => under.key)).toEqual(['C1 bwd']);
+    expect(missed(rows, 'cpu').map((under: { key: string }) => under.key)).toEqual(['C1 bwd']);
+    expect(missed(rows, 'webgpu').map((under: { key: string }) => under.key)).toEqual(['C1 bwd']);
     expect(summaryOf([])).toBeUndefined();
   });
 
   it('is a table with both numbers of threads side by side', () => {
-    const about = { title: 'T', machine: 'M', software: 'S', date: 'D', command: 'X' };
+    const about = { backend: 'cpu', title: 'T', machine: 'M', software: 'S', date: 'D', command: 'X' };
     const text = render([...lines, { peer: 'x', w: 'C', id: 'C1', pass: 'bwd', error: 'no' }], about);
     expect(text).toContain(
       '| C | 3 | 1.14 (1.45) | C1 bwd 0.50 (0.97) | C1 bwd 0.50 | 1.50 | C1 fwd 1.50 | 2.00 |',
