@@ -65,10 +65,20 @@ export class Pool {
     return this.create(rounded);
   }
 
+  /**
+   * Takes a buffer back. Of one class the oldest buffer is handed out first, so that steps which repeat get the same
+   * buffers again, and find the bind groups made for them.
+   */
   give(block: Block): void {
     if (block.failed) return;
     const list = this.free.get(block.bytes) ?? [];
-    list.push(block);
+    let [at, end] = [0, list.length];
+    while (at < end) {
+      const middle = (at + end) >> 1;
+      if (list[middle].id > block.id) at = middle + 1;
+      else end = middle;
+    }
+    list.splice(at, 0, block);
     this.free.delete(block.bytes);
     this.free.set(block.bytes, list);
     this.freeBytes += block.bytes;
@@ -103,7 +113,7 @@ export class Pool {
   /** Destroys one block of the class that was given back to least recently. */
   private destroyStalest(): void {
     for (const [bytes, list] of this.free) {
-      const block = list.pop();
+      const block = list.shift();
       if (list.length === 0) this.free.delete(bytes);
       if (!block) continue;
       block.buffer.destroy();
