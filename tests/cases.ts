@@ -103,8 +103,10 @@ const accumulated: Tolerance = {
   value: 3e-6,
   gradient: 5e-6,
   second: 1e-5,
-  reason: 'f32 sums in another order than the float64 oracle, with cancellation',
+  reason:
+    'f32 sums in another order than the oracle, with cancellation; conv2d in tiles rounds twice as much',
 };
+const winograd = { ...accumulated, value: 6e-6, gradient: 1e-5, reason: 'tiles round twice as much as sums' };
 const normalised: Tolerance = {
   value: 1e-5,
   gradient: 1e-4,
@@ -314,11 +316,7 @@ const products: Record<string, Row[]> = {
     row([wide([40, 5]), wide([40, 9]), ints(0, 1, 40)], op.raggedOuter, accumulated),
   ],
   conv2d: [
-    row(
-      [wide([2, 5, 6, 3]), wide([3, 3, 3, 4])],
-      (x, w) => op.conv2d(x, w, { padding: 'same' }),
-      accumulated,
-    ),
+    row([wide([2, 8, 7, 16]), wide([3, 3, 16, 16])], (x, w) => op.conv2d(x, w, { padding: 1 }), winograd),
     row([wide([2, 7, 6, 2]), wide([3, 2, 2, 3])], (x, w) => op.conv2d(x, w, { stride: 2 }), accumulated),
     row(
       [wide([1, 6, 5, 1]), wide([2, 2, 1, 2])],
