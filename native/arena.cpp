@@ -22,6 +22,9 @@ namespace {
 
 constexpr size_t kAlign = 64;
 constexpr size_t kFirstChunk = size_t(1) << 18;
+constexpr size_t kHuge = size_t(4) << 20;
+// Memory of which so many scopes in a row have needed less than a quarter goes back to the system.
+constexpr int kPatience = 4096;
 
 struct Chunk {
   std::unique_ptr<char[]> memory;
@@ -37,12 +40,16 @@ struct ThreadScratch {
   std::vector<Chunk> chunks;
   size_t current = 0;
   size_t used = 0;
+  // Outermost scopes that have ended since `peak` was set back, and the most that was in use at once since then.
+  int scopes = 0;
+  size_t peak = 0;
 };
 
 thread_local ThreadScratch local;
 
 Chunk makeChunk(size_t size) {
   Chunk chunk{std::unique_ptr<char[]>(new char[size + kAlign]), size};
+  if (size >= kHuge) adviseHuge(chunk.base(), size);
   ASAN_POISON_MEMORY_REGION(chunk.base(), size);
   return chunk;
 }
@@ -61,6 +68,8 @@ void* scratch(size_t bytes) {
   }
   char* p = local.chunks[local.current].base() + local.used;
   local.used += size;
+  const size_t inUse = local.current == 0 ? local.used : scratchBytes();
+  if (inUse > local.peak) local.peak = inUse;
   ASAN_UNPOISON_MEMORY_REGION(p, bytes);
   return p;
 }
@@ -73,11 +82,21 @@ ScratchScope::~ScratchScope() {
     ASAN_POISON_MEMORY_REGION(local.chunks[i].base() + from, local.chunks[i].size - from);
   }
   local.current = chunk_, local.used = used_;
-  if (chunk_ == 0 && used_ == 0 && local.chunks.size() > 1) {
+  if (chunk_ != 0 || used_ != 0) return;
+  if (local.chunks.size() > 1) {
     Chunk largest = std::move(local.chunks.back());
     local.chunks.clear();
     local.chunks.push_back(std::move(largest));
   }
+  if (++local.scopes < kPatience) return;
+  if (scratchBytes() > kFirstChunk && scratchBytes() / 4 > local.peak) local.chunks.clear();
+  local.scopes = 0, local.peak = 0;
+}
+
+size_t scratchBytes() {
+  size_t bytes = 0;
+  for (const Chunk& chunk : local.chunks) bytes += chunk.size;
+  return bytes;
 }
 
 void adviseHuge(void* data, size_t bytes) {

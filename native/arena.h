@@ -17,6 +17,9 @@ class ScratchScope {
   size_t used_;
 };
 
+// Bytes this thread holds for scratch(): no more than a few times what its last some thousand scopes needed.
+size_t scratchBytes();
+
 // Asks the system to back the 2 MB pages that lie wholly inside [data, data + bytes) by huge pages. Only a hint.
 void adviseHuge(void* data, size_t bytes);
 

@@ -24,8 +24,7 @@ vi.mock('../src/backends/cpu/addon.js', async original => {
         jobs = Math.max(jobs, job);
         return job;
       };
-      return {
-        ...addon,
+      const own: Partial<Addon> = {
         submit: (...args) => counted(addon.submit(...args)),
         run: (...args) => {
           const result = addon.run(...args);
@@ -39,6 +38,7 @@ vi.mock('../src/backends/cpu/addon.js', async original => {
           return [...addon.failures(), ...now.map((job): [number, string] => [job, 'out of memory'])];
         },
       };
+      return Object.create(addon, Object.getOwnPropertyDescriptors(own)) as Addon;
     },
   };
 });

@@ -132,6 +132,21 @@ void testScratch() {
   expect(first[0] == 1 && first[99] == 1, "scratch of an outer scope stays");
 }
 
+void testScratchReturned() {
+  std::thread([] {
+    const auto use = [](size_t bytes) {
+      const wl::ScratchScope scope;
+      std::memset(wl::scratch(bytes), 1, bytes);
+    };
+    for (size_t mega : {1, 3, 9}) use(mega << 20);
+    expect(wl::scratchBytes() >= 9 << 20, "scratch is kept for the next call");
+    for (int i = 0; i < 9000; ++i) use(i % 100 ? 1000 : 8 << 20);
+    expect(wl::scratchBytes() >= 8 << 20, "scratch that is needed now and then is kept");
+    for (int i = 0; i < 9000; ++i) use(1000);
+    expect(wl::scratchBytes() <= 1 << 20, "scratch that nobody needs is given back");
+  }).join();
+}
+
 #ifndef POOL_ONLY
 
 // ---- command lists
@@ -242,37 +257,11 @@ std::vector<int32_t> twoOuts(const wl::Table& table) {
   int32_t bits;
   std::memcpy(&bits, &half, 4);
   // Operands: 0 a, 1 b, 2 immediate, 3 temporary, 4 and 5 outs.
-  return {2,
-          1,
-          1,
-          2,
-          3,
-          bits,
-          0,
-          2,
-          1,
-          2,
-          opcode(table, "mul"),
-          3,
-          0,
-          1,
-          0,
-          0,
-          0,
-          opcode(table, "add"),
-          4,
-          3,
-          2,
-          0,
-          0,
-          0,
-          opcode(table, "max"),
-          5,
-          3,
-          1,
-          0,
-          0,
-          0};
+  std::vector<int32_t> code = {2, 1, 1, 2, 3, bits, 0, 2, 1, 2};
+  code.insert(code.end(), {opcode(table, "mul"), 3, 0, 1, 0, 0, 0});
+  code.insert(code.end(), {opcode(table, "add"), 4, 3, 2, 0, 0, 0});
+  code.insert(code.end(), {opcode(table, "max"), 5, 3, 1, 0, 0, 0});
+  return code;
 }
 
 // The sum of a * b over the trailing axes.
@@ -568,6 +557,7 @@ void testExecutor() {
 int main() {
   testPool();
   testScratch();
+  testScratchReturned();
 #ifndef POOL_ONLY
   int tables = 0;
   for (const char* name : wl::kIsaNames) {
