@@ -91,6 +91,31 @@ WL_INLINE F floor(F v) {
 }
 #endif
 
+// Stores past the caches, to an address aligned to the vector; fence() comes between the last of them and other
+// threads.
+#if WL_LANES == 16
+WL_INLINE void stream(float* p, F v) { _mm512_stream_ps(p, (__m512)v); }
+WL_INLINE void fence() { _mm_sfence(); }
+#elif WL_LANES == 8
+WL_INLINE void stream(float* p, F v) { _mm256_stream_ps(p, (__m256)v); }
+WL_INLINE void fence() { _mm_sfence(); }
+#else
+WL_INLINE void stream(float* p, F v) { store(p, v); }
+WL_INLINE void fence() {}
+#endif
+
+// v in a register: without this, a value from memory may be loaded again for every use of it.
+WL_INLINE F held(F v) {
+#if WL_LANES == 16
+  asm("" : "+v"(v));
+#elif defined(WL_NEON)
+  asm("" : "+w"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#endif
+  return v;
+}
+
 // The fold of all lanes by Fold::step, in one fixed order, in every lane.
 template <class Fold>
 WL_INLINE F foldLanes(F v) {

@@ -70,6 +70,7 @@ namespace {
 #include "../native/kernels/gemm.inc"
 
 #include "../native/kernels/epilogue.inc"
+#include "../native/kernels/projection.inc"
 #include "../native/kernels/matmul.inc"
 #include "../native/kernels/conv2d.inc"
 #include "../native/kernels/pool.inc"
@@ -201,12 +202,12 @@ static int32_t opcode(const char* name) {
 }
 
 // What is run on a product p with one further input e.
-enum Suffix { kPlain, kRelu, kTwice };
+enum Suffix { kPlain, kRelu, kTwice, kBias };
 static void append(std::vector<int32_t>& words, const char* scalar, int32_t target, int32_t a, int32_t b) {
   words.insert(words.end(), {opcode(scalar), target, a, b});
   words.resize(words.size() + kArity - 2);
 }
-// kRelu: relu(p + e). kTwice: p * 3 + p.
+// kRelu: relu(p + e). kTwice: p * 3 + p. kBias: p + e.
 static std::vector<int32_t> ending(Suffix kind) {
   if (kind == kPlain) return {};
   std::vector<int32_t> words;
@@ -214,6 +215,10 @@ static std::vector<int32_t> ending(Suffix kind) {
     words = {2, 0, 1, 1, 2, 0, 0, 1};
     append(words, "add", 2, 0, 1);
     append(words, "relu", 3, 2, 0);
+    return words;
+  }
+  if (kind == kBias) {
+    append(words = {2, 0, 0, 1, 1, 0, 0, 0}, "add", 2, 0, 1);
     return words;
   }
   const float three = 3;
@@ -225,7 +230,7 @@ static std::vector<int32_t> ending(Suffix kind) {
   return words;
 }
 static double ended(Suffix kind, double p, double e) {
-  return kind == kPlain ? p : kind == kRelu ? (p + e > 0 ? p + e : 0) : 4 * p;
+  return kind == kPlain ? p : kind == kBias ? p + e : kind == kRelu ? (p + e > 0 ? p + e : 0) : 4 * p;
 }
 // A bias along the last axis, one number, or anything.
 static std::unique_ptr<Array> makeExtra(const Shape& shape) {
@@ -251,7 +256,7 @@ static void checkMatmuls(int rounds) {
     if (chance(5)) k = pick(380, 420);
     auto a = make({P, Q, m, k}, kBroadcast), b = make({P, Q, k, n}, kBroadcast), y = make({P, Q, m, n}, kAny, false);
     if (chance(20)) b->view.strides[0] = b->view.strides[1] = 0;
-    const Suffix kind = Suffix(pick(0, 2));
+    const Suffix kind = Suffix(pick(0, 3));
     auto e = makeExtra({P, Q, m, n});
     if (kind == kPlain)
       call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
@@ -275,7 +280,7 @@ static void checkMatmuls(int rounds) {
 // Sizes at which operands are packed, k is split and a product is cut into units.
 static void checkLargeMatmul(int64_t m, int64_t k, int64_t n, bool ta, bool tb) {
   current = "large matmul";
-  const Suffix kind = Suffix(pick(0, 2));
+  const Suffix kind = Suffix(pick(0, 3));
   auto e = makeExtra({m, n});
   auto a = make({m, k}, kDense), b = make({k, n}, kDense), y = make({m, n}, kDense, false);
   if (ta) a->view.strides[0] = 1, a->view.strides[1] = m;
@@ -297,6 +302,8 @@ static void checkLargeMatmul(int64_t m, int64_t k, int64_t n, bool ta, bool tb) 
     expect(y->at(i, j), ended(kind, sum, e->at(i, j)), 4 * scale + 1);
   }
 }
+
+#include "native_projection.inc"
 
 // `wide`: shapes and layouts of which many suit winograd.inc.
 static void checkConvs(int rounds, bool wide) {
@@ -343,7 +350,7 @@ static void checkConvs(int rounds, bool wide) {
       for (auto* scale : {&yScale, &dxScale, &dwScale})
         std::fill(scale->begin(), scale->end(), 3 * *std::max_element(scale->begin(), scale->end()));
     current = "conv2d";
-    const Suffix kind = Suffix(pick(0, 2));
+    const Suffix kind = Suffix(pick(0, 3));
     auto e = makeExtra({T, N, OH, OW, O});
     std::vector<int32_t> words = attrs;
     for (int32_t word : ending(kind)) words.push_back(word);
@@ -531,6 +538,7 @@ static int checkAll() {
   checkLargeMatmul(1, 700, 900, false, true);
   checkLargeMatmul(1500, 700, 1, false, false);
   checkLargeMatmul(700, 3, 1200, true, false);
+  checkProjections();
   checkConvs(80, false);
   checkConvs(60, true);
   checkLargeConv(2, 28, 19, 64, 1);
