@@ -105,7 +105,7 @@ WL_INLINE void fence() {}
 #endif
 
 // v in a register: without this, a value from memory may be loaded again for every use of it.
-WL_INLINE F held(F v) {
+WL_INLINE F pinned(F v) {
 #if WL_LANES == 16
   asm("" : "+v"(v));
 #elif defined(WL_NEON)
