@@ -23,6 +23,28 @@ WL_INLINE I load(const int32_t* p) { return *reinterpret_cast<const ILoose*>(p);
 WL_INLINE void store(float* p, F v) { *reinterpret_cast<FLoose*>(p) = v; }
 WL_INLINE void store(int32_t* p, I v) { *reinterpret_cast<ILoose*>(p) = v; }
 
+// Copies n floats past the caches, for memory that nothing reads soon; n and `to` in whole vectors, else plainly.
+WL_INLINE void streamOut(float* to, const float* from, int64_t n) {
+#if WL_LANES == 16 || WL_LANES == 8
+  if (n % kLanes == 0 && reinterpret_cast<uintptr_t>(to) % sizeof(F) == 0) {
+    for (int64_t i = 0; i < n; i += kLanes)
+#if WL_LANES == 16
+      _mm512_stream_ps(to + i, (__m512)load(from + i));
+#else
+      _mm256_stream_ps(to + i, (__m256)load(from + i));
+#endif
+    return;
+  }
+#endif
+  memcpy(to, from, static_cast<size_t>(n) * 4);
+}
+// Makes streamed memory visible to other threads.
+WL_INLINE void streamFence() {
+#if WL_LANES == 16 || WL_LANES == 8
+  _mm_sfence();
+#endif
+}
+
 WL_INLINE I bits(F v) { return reinterpret_cast<I>(v); }
 WL_INLINE F float_(I v) { return reinterpret_cast<F>(v); }
 WL_INLINE F abs(F v) { return float_(bits(v) & splat(int32_t(0x7fffffff))); }
