@@ -23,28 +23,11 @@ WL_INLINE I load(const int32_t* p) { return *reinterpret_cast<const ILoose*>(p);
 WL_INLINE void store(float* p, F v) { *reinterpret_cast<FLoose*>(p) = v; }
 WL_INLINE void store(int32_t* p, I v) { *reinterpret_cast<ILoose*>(p) = v; }
 
-// Copies n floats past the caches, for memory that nothing reads soon; n and `to` in whole vectors, else plainly.
-WL_INLINE void streamOut(float* to, const float* from, int64_t n) {
-#if WL_LANES == 16 || WL_LANES == 8
-  if (n % kLanes == 0 && reinterpret_cast<uintptr_t>(to) % sizeof(F) == 0) {
-    for (int64_t i = 0; i < n; i += kLanes)
-#if WL_LANES == 16
-      _mm512_stream_ps(to + i, (__m512)load(from + i));
-#else
-      _mm256_stream_ps(to + i, (__m256)load(from + i));
-#endif
-    return;
-  }
-#endif
-  memcpy(to, from, static_cast<size_t>(n) * 4);
+// Asks for the n floats from p on, which may lie beyond the memory's end. Whole-line stores need no such help: asking
+// for their lines only makes the machine read what is overwritten.
+WL_INLINE void fetchAhead(const float* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + i, 0, 3);
 }
-// Makes streamed memory visible to other threads.
-WL_INLINE void streamFence() {
-#if WL_LANES == 16 || WL_LANES == 8
-  _mm_sfence();
-#endif
-}
-
 WL_INLINE I bits(F v) { return reinterpret_cast<I>(v); }
 WL_INLINE F float_(I v) { return reinterpret_cast<F>(v); }
 WL_INLINE F abs(F v) { return float_(bits(v) & splat(int32_t(0x7fffffff))); }
@@ -126,6 +109,16 @@ WL_INLINE void stream(float* p, F v) { store(p, v); }
 WL_INLINE void fence() {}
 #endif
 
+// Whether `to` may be given to stream(), as every whole vector behind it then may.
+WL_INLINE bool streamable(const float* to) { return reinterpret_cast<uintptr_t>(to) % sizeof(F) == 0; }
+// Copies n floats past the caches as far as they allow it.
+WL_INLINE void streamOut(float* to, const float* from, int64_t n) {
+  if (n % kLanes == 0 && streamable(to))
+    for (int64_t i = 0; i < n; i += kLanes) stream(to + i, load(from + i));
+  else
+    memcpy(to, from, static_cast<size_t>(n) * 4);
+}
+
 // v in a register: without this, a value from memory may be loaded again for every use of it.
 WL_INLINE F pinned(F v) {
 #if WL_LANES == 16
@@ -137,6 +130,14 @@ WL_INLINE F pinned(F v) {
 #endif
   return v;
 }
+
+#if WL_LANES == 16
+// v * 2^n for whole n, rounded once.
+WL_INLINE F scale2(F v, F n) { return (F)_mm512_maskz_scalef_ps(0xffff, (__m512)v, (__m512)n); }
+WL_INLINE F roundEven(F v) {
+  return (F)_mm512_maskz_roundscale_ps(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#endif
 
 // The fold of all lanes by Fold::step, in one fixed order, in every lane.
 template <class Fold>

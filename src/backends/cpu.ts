@@ -32,7 +32,7 @@ class Cpu implements Backend {
   readonly limits = {
     maxBindings: Infinity,
     packing: 'offsets',
-    epilogue: new Set(['matmul', 'conv2d']),
+    epilogue: new Set(['matmul', 'conv2d', 'normalise']),
     prologue: new Set(['reduce']),
   } as const;
   readonly allocator: Allocator;

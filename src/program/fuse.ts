@@ -220,7 +220,7 @@ function sameLayout(a: View, b: View): boolean {
   return a.storage === b.storage && a.offset === b.offset && sameShape(a.strides, b.strides);
 }
 
-/** A product whose result only one group reads, and which stores one result, takes the group as its epilogue. */
+/** A product whose (first) result only one group reads, which stores one result, takes the group as its epilogue. */
 function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
   for (let i = 0; i < slots.length; i++) {
     const group = slots[i];
@@ -244,7 +244,7 @@ function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
       const folded: Command = {
         kernel: product.kernel,
         op: `${product.op}+${group.members.map(m => m.op).join('+')}`,
-        outs,
+        outs: [...outs, ...product.outs.slice(1)],
         ins: [...product.ins, ...ins],
         attrs: { ...product.attrs, epilogue: expr },
       };
