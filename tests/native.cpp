@@ -417,6 +417,8 @@ void testKernels(const wl::Table& table) {
     }
 }
 
+#include "native_math.inc"
+
 // Whatever happens to the words, a list is refused or runs within its slots.
 void testDamage(const wl::Table& table) {
   wl::Program program;
@@ -568,6 +570,8 @@ int main() {
     wl::setThreads(3);
 #ifndef RACES_ONLY
     testKernels(*table);
+    testMath(*table, 39989);
+    testNormEpilogue(*table);
     testDamage(*table);
 #endif
     testDeterminism(*table);
