@@ -8,13 +8,13 @@ const browser: Runtime = {
   cpu: async () => {
     throw new NativeLoadError('a browser runs no native kernels; expected webgpu or ref');
   },
-  webgpu: async () => {
+  webgpu: async ({ precision }) => {
     const { gpu } = navigator;
     if (!gpu)
       throw new NoAdapterError(
         'there is no navigator.gpu: this browser has no WebGPU, or the page came from neither https nor localhost',
       );
-    return createOn(gpu);
+    return createOn(gpu, { precision });
   },
   mayHaveGpu: () => true,
 };

@@ -8,7 +8,7 @@ const GPU_FILES = ['/dev/dri', '/dev/nvidiactl', '/dev/dxg'];
 
 const node: Runtime = {
   cpu: async options => (await import('./cpu.js')).createCpu(options),
-  webgpu: async () => (await import('./webgpu/index.js')).createWebGPU(),
+  webgpu: async options => (await import('./webgpu/index.js')).createWebGPU(options),
   mayHaveGpu: () => {
     const process = globalThis.process;
     if (process?.platform !== 'linux') return true;
@@ -19,7 +19,7 @@ const node: Runtime = {
 
 /**
  * Opens one backend without putting it in use. Throws NativeLoadError, NoAdapterError with the reason it cannot be had,
- * ArgumentError for a name that is none.
+ * DeviceLimitError where it lacks the precision, ArgumentError for a name that is none.
  */
 export const open = (name: Exclude<BackendName, 'auto'>, options?: InitOptions): Promise<Backend> =>
   openOn(node, name, options);

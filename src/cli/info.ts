@@ -1,7 +1,7 @@
 /** `weightloom info`: what this machine offers. */
 import { createRequire } from 'node:module';
 import { type BackendName, init, open } from '../backends/init.js';
-import { WeightloomError } from '../core/errors.js';
+import { DeviceLimitError, WeightloomError } from '../core/errors.js';
 import { flag, parse } from './args.js';
 
 /** The version in package.json. */
@@ -27,6 +27,8 @@ export interface BackendInfo {
   readonly isa?: string;
   readonly threads?: number;
   readonly adapter?: string;
+  /** What `init` takes as `precision` here. */
+  readonly precisions?: readonly string[];
   readonly limits?: Readonly<Record<string, number>>;
   readonly features?: readonly string[];
 }
@@ -41,12 +43,26 @@ async function probe(name: (typeof BACKENDS)[number]): Promise<BackendInfo> {
     backend.dispose();
     return {
       ok: true,
+      ...(name === 'webgpu' && { precisions: await precisions() }),
       ...Object.fromEntries(FACTS.flatMap(key => (key in facts ? [[key, facts[key]]] : []))),
     };
   } catch (error) {
     if (!(error instanceof WeightloomError)) throw error;
     return { ok: false, reason: error.message };
   }
+}
+
+async function precisions(): Promise<string[]> {
+  const had = ['highest'];
+  for (const precision of ['high', 'medium'] as const) {
+    try {
+      (await open('webgpu', { precision })).dispose();
+      had.push(precision);
+    } catch (error) {
+      if (!(error instanceof DeviceLimitError)) throw error;
+    }
+  }
+  return had;
 }
 
 /** Opens every backend once and tells what it found. */
@@ -77,8 +93,13 @@ export async function infoCommand(args: string[]): Promise<number> {
   }
   console.log(`weightloom ${info.version}, Node ${info.node}, ${info.platform}`);
   for (const name of BACKENDS) {
-    const { ok, reason, isa, threads, adapter } = info.backends[name];
-    const facts = [adapter, isa, threads === undefined ? undefined : `${threads} threads`].filter(Boolean);
+    const { ok, reason, isa, threads, adapter, precisions } = info.backends[name];
+    const facts = [
+      adapter,
+      isa,
+      threads === undefined ? undefined : `${threads} threads`,
+      precisions && `precision ${precisions.join(', ')}`,
+    ].filter(Boolean);
     const line = ok ? ['available', ...facts].join(', ') : `not available: ${reason}`;
     console.log(`${name === info.chosen ? '*' : ' '} ${name.padEnd(7)} ${line}`);
   }

@@ -10,8 +10,8 @@ import type {
   View,
 } from '../../core/backend.js';
 import { KernelFailure } from '../../core/backend.js';
-import { BackendError, KernelError } from '../../core/errors.js';
-import { Device } from './device.js';
+import { BackendError, DeviceLimitError, KernelError } from '../../core/errors.js';
+import { Device, type Precision, type Tier } from './device.js';
 import { groupOf, type Made, ParamPages, Recording } from './encoder.js';
 import { PreparedPlan, Scratch } from './executable.js';
 import { denseStrides, isDense, product } from './kernel.js';
@@ -27,11 +27,25 @@ export interface WebGPUOptions {
   readonly powerPreference?: 'low-power' | 'high-performance';
   /** Which kernels to use: those for adapters that run on the CPU, or those for GPUs. Found out unless stated. */
   readonly software?: boolean;
+  /** 'highest' unless stated. */
+  readonly precision?: Precision;
 }
 
-/** Opens a device of `gpu` (a browser's `navigator.gpu`, or Dawn's). Throws NoAdapterError with the reason. */
-export async function createOn(gpu: GPU, options: WebGPUOptions = {}): Promise<Backend> {
-  return new WebGPUBackend(await Device.open(gpu, options));
+/**
+ * Opens a device of `gpu` (a browser's `navigator.gpu`, or Dawn's). A precision other than 'highest' needs `tierOf`, its
+ * implementation. Throws NoAdapterError with the reason, DeviceLimitError where the precision cannot be had.
+ */
+export async function createOn(
+  gpu: GPU,
+  options: WebGPUOptions = {},
+  tierOf?: (adapter: GPUAdapter) => Tier,
+): Promise<Backend> {
+  const { precision = 'highest' } = options;
+  if (precision !== 'highest' && !tierOf)
+    throw new DeviceLimitError(
+      `precision '${precision}' is not part of what browsers load; expected 'highest'`,
+    );
+  return new WebGPUBackend(await Device.open(gpu, options, tierOf));
 }
 
 const MEGABYTE = 1 << 20;
@@ -154,12 +168,14 @@ class WebGPUBackend implements Backend, DeviceClock {
   }
 
   describe(): Record<string, unknown> {
-    const { info, limits, software, name, gpu } = this.device;
+    const { info, limits, software, name, gpu, tier } = this.device;
     return {
       adapter: name,
       vendor: info.vendor,
       architecture: info.architecture,
       software,
+      precision: tier?.precision ?? 'highest',
+      ...(tier && { matrices: tier.matrices }),
       features: [...gpu.features].sort(),
       limits: { ...limits, maxBindings: this.limits.maxBindings },
       counters: {

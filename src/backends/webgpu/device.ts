@@ -9,6 +9,8 @@ import {
   type WeightloomError,
 } from '../../core/errors.js';
 
+import type { Call, Pass } from './kernel.js';
+import type { Product } from './matmul.js';
 import type { PassTimer } from './timer.js';
 
 /** The limits asked for, as far as the adapter grants them. */
@@ -26,6 +28,23 @@ const WANTED = [
 /** The features asked for where the adapter has them: the device's clock, for measurements. */
 const WANTED_FEATURES: readonly GPUFeatureName[] = ['timestamp-query'];
 
+/**
+ * How exact products are. 'highest': in f32. 'high': as exact as f32, from tensor cores that multiply f16 parts.
+ * 'medium': of operands rounded to f16, with sums in f32. Small products are in f32 in any case.
+ */
+export type Precision = 'highest' | 'high' | 'medium';
+
+/** A precision below 'highest' on one adapter. */
+export interface Tier {
+  readonly precision: Precision;
+  /** The matrices it multiplies, for people. */
+  readonly matrices: string;
+  /** Features the device must be opened with. */
+  readonly features: readonly GPUFeatureName[];
+  /** The passes of a product; null where it is better computed in f32. */
+  readonly multiply: (device: Device, call: Call, p: Product) => Pass[] | null;
+}
+
 type Limits = Record<(typeof WANTED)[number], number>;
 
 /** A device with its traits, and the first failure nobody has been told of yet. */
@@ -37,6 +56,8 @@ export class Device {
   private readonly guards = new Set<Promise<void>>();
   /** Takes the times of passes while a measurement runs. */
   timer: PassTimer | null = null;
+  /** The tier's products, if there is one: see `Call`. */
+  readonly multiply?: Call['multiply'];
 
   private constructor(
     readonly gpu: GPUDevice,
@@ -44,7 +65,9 @@ export class Device {
     readonly limits: Limits,
     /** True if the adapter runs on the CPU: shared memory and barriers cost there and gain nothing. */
     readonly software: boolean,
+    readonly tier?: Tier,
   ) {
+    if (tier) this.multiply = (call, p) => tier.multiply(this, call, p);
     gpu.addEventListener('uncapturederror', event => {
       event.preventDefault();
       this.fail(typed(event.error, 'WebGPU'), true);
@@ -54,28 +77,33 @@ export class Device {
     });
   }
 
-  /** Asks for an adapter and a device. Throws NoAdapterError with the reason. */
+  /** Asks for an adapter and a device. Throws NoAdapterError with the reason, and what `tierOf` throws. */
   static async open(
     gpu: GPU,
     options: { powerPreference?: GPUPowerPreference; software?: boolean },
+    tierOf?: (adapter: GPUAdapter) => Tier,
   ): Promise<Device> {
     const adapter = await gpu.requestAdapter({
       powerPreference: options.powerPreference ?? 'high-performance',
     });
     if (!adapter)
       throw new NoAdapterError('WebGPU is present but offers no adapter (is a Vulkan driver installed?)');
+    const tier = tierOf?.(adapter);
     const limits = Object.fromEntries(WANTED.map(name => [name, adapter.limits[name]])) as Limits;
     let device: GPUDevice;
     try {
       device = await adapter.requestDevice({
         requiredLimits: limits,
-        requiredFeatures: WANTED_FEATURES.filter(feature => adapter.features.has(feature)),
+        requiredFeatures: [
+          ...WANTED_FEATURES.filter(feature => adapter.features.has(feature)),
+          ...(tier?.features ?? []),
+        ],
       });
     } catch (cause) {
       throw new NoAdapterError(`the adapter '${nameOf(adapter.info)}' gave no device: ${cause}`, { cause });
     }
     const emulated = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(nameOf(adapter.info));
-    return new Device(device, adapter.info, limits, options.software ?? emulated);
+    return new Device(device, adapter.info, limits, options.software ?? emulated, tier);
   }
 
   get name(): string {

@@ -3,27 +3,40 @@ import type { Backend } from '../../core/backend.js';
 import { NoAdapterError } from '../../core/errors.js';
 import { createOn, type WebGPUOptions } from './backend.js';
 
+/** What Node offers beside the options of browsers. */
+export interface DawnOptions extends WebGPUOptions {
+  /** Computes the tiers of `precision` without subgroup matrices, with the same roundings: slow, for tests. */
+  readonly emulated?: boolean;
+}
+
 export type { WebGPUOptions };
 
 /**
  * Objects made by the npm package's `create()`. They must never be collected: Dawn aborts the process if one goes
  * while its adapters or devices are in use.
  */
-const kept: GPU[] = [];
+const kept = new Map<string, GPU>();
+
+/** Timestamps in steps of 65 us are of no use to measurements. */
+const PLAIN = ['disable-dawn-features=timestamp_quantization'];
+/** Dawn holds subgroup matrices back as experimental, and f16 on NVIDIA's drivers. */
+const WITH_MATRICES = [...PLAIN, 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia'];
 
 /**
- * The runtime's own `navigator.gpu` where it has one (Deno, a test in a browser), else Dawn's.
+ * The runtime's own `navigator.gpu` where it has one (Deno, a test in a browser), else Dawn's, made with `flags`.
  * Throws NoAdapterError if there is neither.
  */
-export async function findGpu(): Promise<GPU> {
+export async function findGpu(flags: readonly string[] = PLAIN): Promise<GPU> {
   const own = typeof navigator === 'undefined' ? undefined : navigator.gpu;
   if (own) return own;
-  if (kept.length > 0) return kept[0];
+  const key = flags.join();
+  const known = kept.get(key);
+  if (known) return known;
   try {
     const dawn = await import('webgpu');
-    // Timestamps in steps of 65 us are of no use to measurements.
-    kept.push(dawn.create(['disable-dawn-features=timestamp_quantization']));
-    return kept[0];
+    const made = dawn.create([...flags]);
+    kept.set(key, made);
+    return made;
   } catch (cause) {
     const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
     throw new NoAdapterError(
@@ -33,7 +46,11 @@ export async function findGpu(): Promise<GPU> {
   }
 }
 
-/** Opens a WebGPU device. Throws NoAdapterError with the reason. */
-export async function createWebGPU(options: WebGPUOptions = {}): Promise<Backend> {
-  return createOn(await findGpu(), options);
+/** Opens a WebGPU device. Throws NoAdapterError with the reason, DeviceLimitError where it lacks the precision. */
+export async function createWebGPU(options: DawnOptions = {}): Promise<Backend> {
+  const { precision = 'highest', emulated } = options;
+  if (precision === 'highest') return createOn(await findGpu(), options);
+  const { tierOf } = await import('./matrices.js');
+  const gpu = await findGpu(emulated ? PLAIN : WITH_MATRICES);
+  return createOn(gpu, options, adapter => tierOf(adapter, precision, emulated));
 }

@@ -1,7 +1,8 @@
 /** The words in which kernels are lowered: a command becomes passes, a pass becomes one dispatch. */
-import type { Attrs, DType } from '../../core/backend.js';
+import type { Attrs } from '../../core/backend.js';
 import { KernelError } from '../../core/errors.js';
-import type { Access, Operand, Source } from './source.js';
+import type { Product } from './matmul.js';
+import type { Access, Element, Operand, Source } from './source.js';
 
 /** A command with its buffers numbered, as lowering sees it. */
 export interface Call {
@@ -11,13 +12,19 @@ export interface Call {
   readonly attrs: Attrs;
   /** True on adapters that run on the CPU. */
   readonly software: boolean;
+  /** How `precision` has products computed; null, or undefined, where plain f32 does it. */
+  readonly multiply?: (call: Call, p: Product) => Pass[] | null;
   /** Scratch memory that lives as long as the command, dense. */
-  temporary(shape: readonly number[], dtype?: DType): Operand;
+  temporary(shape: readonly number[], dtype?: Element): Operand;
 }
 
 /** One dispatch: constants, accessors and generated text in front of shader bodies from shaders/. */
 export interface Pass {
   readonly bodies: readonly string[];
+  /** Text behind the bodies, of modules that bring their own shaders. */
+  readonly shader?: string;
+  /** What the text enables of the language, and such. */
+  readonly directives?: readonly string[];
   /** Baked into the text: tile sizes, and what loops are unrolled or indices divided by. In capitals. */
   readonly constants?: Readonly<Record<string, number>>;
   /** Sizes that bodies read as `params.<name>`. */

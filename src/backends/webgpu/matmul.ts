@@ -5,7 +5,7 @@ import { foldParts } from './reduce.js';
 import type { Access, Epilogue, Operand } from './source.js';
 
 /** y[batch, m, n] = sum over k of a[batch, m, k] b[batch, k, n], with a and b behind `load_a` and `load_b`. */
-interface Product {
+export interface Product {
   readonly batch: number;
   readonly m: number;
   readonly n: number;
@@ -58,7 +58,7 @@ function gpuTiling({ m, n, k, batch }: Product): Tiling {
 }
 
 /** Into how many parts k is cut, so that there is work for every core: a function of the shape alone. */
-function kParts(k: number, workgroups: number, software: boolean): number {
+export function kParts(k: number, workgroups: number, software: boolean): number {
   const wanted = software ? 4 : 256;
   const shortest = software ? 512 : 256;
   if (workgroups * 2 > wanted) return 1;
@@ -66,6 +66,8 @@ function kParts(k: number, workgroups: number, software: boolean): number {
 }
 
 function multiply(call: Call, p: Product): Pass[] {
+  const passes = call.multiply?.(call, p);
+  if (passes) return passes;
   const y = call.outs[0];
   const epilogue = epilogueOf(call);
   const t = call.software ? softwareTiling(p) : gpuTiling(p);
@@ -102,7 +104,7 @@ function multiply(call: Call, p: Product): Pass[] {
 }
 
 /** What is done to each result before it is stored: `attrs.epilogue` over it and the operands after a and b. */
-function epilogueOf(call: Call): 'raw' | Epilogue {
+export function epilogueOf(call: Call): 'raw' | Epilogue {
   const expr = call.attrs.epilogue as Expr | undefined;
   return expr ? { expr, ins: call.ins.slice(2) } : 'raw';
 }

@@ -83,8 +83,9 @@ export class Recipes {
       ins: operands.slice(command.outs.length),
       attrs: command.attrs,
       software: this.device.software,
+      multiply: this.device.multiply,
       temporary: (shape, dtype = 'f32') => {
-        const slot = buffers.length + temporaries.push(product(shape) * 4) - 1;
+        const slot = buffers.length + temporaries.push(product(shape) * (dtype === 'f16' ? 2 : 4)) - 1;
         return { shape, strides: denseStrides(shape), dtype, slot, offsetOf: -1 };
       },
     });
@@ -105,7 +106,8 @@ export class Recipes {
     source.add(`fn group_index(id: vec3<u32>) -> u32 { return id.x${line}; }\n`);
     for (const access of pass.access) source.access(access);
     pass.generate?.(source);
-    const code = source.finish(pass.bodies.map(shaderNamed).join(''), shaders.math);
+    const body = pass.bodies.map(shaderNamed).join('') + (pass.shader ?? '');
+    const code = source.finish(body, shaders.math, pass.directives);
     if (source.slots.length > this.maxBindings)
       throw new DeviceLimitError(
         `${command.op}: kernel '${command.kernel}' needs ${source.slots.length} buffers, at most ${this.maxBindings} can be bound`,

@@ -7,11 +7,14 @@
 import type { DType, Expr, Scalar } from '../../core/backend.js';
 import { DeviceLimitError } from '../../core/errors.js';
 
+/** What buffers hold: values of tensors, or half-precision scratch of kernels that enable `f16`. */
+export type Element = DType | 'f16';
+
 /** One operand of a pass: a strided window on a buffer, in elements. */
 export interface Operand {
   readonly shape: readonly number[];
   readonly strides: readonly number[];
-  readonly dtype: DType;
+  readonly dtype: Element;
   /** Names the buffer. Operands that share a buffer share a slot, and so a binding. */
   readonly slot: number;
   /** Position among the command's operands whose offset this window has; -1 if it starts at 0. */
@@ -50,7 +53,7 @@ export class Source {
   readonly slots: number[] = [];
   private readonly named = new Map<string, Param>();
   private readonly written = new Set<number>();
-  private readonly types = new Map<number, DType>();
+  private readonly types = new Map<number, Element>();
   private readonly scalars = new Map<string, { wgsl: string; text: string }>();
   private text = '';
 
@@ -104,8 +107,11 @@ export class Source {
     return { lines: lines.join(''), outs: expr.outs.map(read) };
   }
 
-  /** The whole shader: what was collected, in front of `body`. `math` is added if something calls it. */
-  finish(body: string, math: string): string {
+  /**
+   * The whole shader: what was collected, in front of `body`. `math` is added if something calls it; `directives` go in
+   * front of everything.
+   */
+  finish(body: string, math: string, directives: readonly string[] = []): string {
     const bindings = this.slots.map((slot, binding) => {
       const mode = this.written.has(slot) ? 'read_write' : 'read';
       const type = this.types.get(slot);
@@ -120,7 +126,8 @@ export class Source {
         : '';
     const functions = [...this.scalars.values()].map(scalar => scalar.text).join('');
     const text = functions + this.text + body;
-    return bindings.join('') + block + (text.includes('math_') ? math : '') + text;
+    const head = directives.map(line => `${line};\n`).join('');
+    return head + bindings.join('') + block + (text.includes('math_') ? math : '') + text;
   }
 
   private store(name: string, operand: Operand, groups: readonly number[], store: 'raw' | Epilogue): void {
