@@ -1,7 +1,5 @@
 // LANES threads share one output. Each folds every (LANES * parts)-th element, a tree folds the lanes. With parts > 1
 // an output is cut into parts that a second pass folds. The order depends on the shape alone.
-var<workgroup> folded: array<f32, WIDTH>;
-
 @compute @workgroup_size(WIDTH)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
   let lane = local % LANES;
@@ -12,13 +10,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   for (var j = part * LANES + lane; j < params.length; j += LANES * params.parts) {
     value = combine(value, load_x(row, j));
   }
-  folded[local] = value;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) {
-      value = combine(value, folded[local + half]);
-      folded[local] = value;
-    }
-  }
+  for (var half = LANES / 2u; half > 0u; half /= 2u) { value = combine(value, from_lane(local, half, value)); }
   if (lane == 0u && output < params.outputs) { store_y(output, value); }
 }

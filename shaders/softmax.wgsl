@@ -1,15 +1,10 @@
 // LANES threads share one row: its maximum, then the sum of exponentials, then the results.
-var<workgroup> shared_values: array<f32, WIDTH>;
-
 // The fold of one value per lane, given to every lane of the row.
 fn over_lanes(local: u32, lane: u32, value: f32, largest: bool) -> f32 {
   var result = value;
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    shared_values[local] = result;
-    workgroupBarrier();
-    let other = shared_values[local ^ half];
+    let other = from_lane(local, half, result);
     result = select(result + other, math_max(result, other), largest);
-    workgroupBarrier();
   }
   return result;
 }

@@ -27,6 +27,8 @@ export interface WebGPUOptions {
   readonly powerPreference?: 'low-power' | 'high-performance';
   /** Which kernels to use: those for adapters that run on the CPU, or those for GPUs. Found out unless stated. */
   readonly software?: boolean;
+  /** False for kernels without subgroups, which give the same bits. True unless stated. */
+  readonly subgroups?: boolean;
   /** 'highest' unless stated. */
   readonly precision?: Precision;
 }
@@ -168,12 +170,13 @@ class WebGPUBackend implements Backend, DeviceClock {
   }
 
   describe(): Record<string, unknown> {
-    const { info, limits, software, name, gpu, tier } = this.device;
+    const { info, limits, software, subgroup, name, gpu, tier } = this.device;
     return {
       adapter: name,
       vendor: info.vendor,
       architecture: info.architecture,
       software,
+      subgroup,
       precision: tier?.precision ?? 'highest',
       ...(tier && { matrices: tier.matrices }),
       features: [...gpu.features].sort(),

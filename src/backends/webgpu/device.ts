@@ -25,8 +25,8 @@ const WANTED = [
   'minUniformBufferOffsetAlignment',
 ] as const satisfies (keyof GPUSupportedLimits)[];
 
-/** The features asked for where the adapter has them: the device's clock, for measurements. */
-const WANTED_FEATURES: readonly GPUFeatureName[] = ['timestamp-query'];
+/** The features asked for where the adapter has them: the device's clock for measurements, and subgroups. */
+const WANTED_FEATURES: readonly GPUFeatureName[] = ['timestamp-query', 'subgroups'];
 
 /**
  * How exact products are. 'highest': in f32. 'high': as exact as f32, from tensor cores that multiply f16 parts.
@@ -58,6 +58,8 @@ export class Device {
   timer: PassTimer | null = null;
   /** The tier's products, if there is one: see `Call`. */
   readonly multiply?: Call['multiply'];
+  /** See `Call`. */
+  readonly subgroup: number;
 
   private constructor(
     readonly gpu: GPUDevice,
@@ -66,7 +68,11 @@ export class Device {
     /** True if the adapter runs on the CPU: shared memory and barriers cost there and gain nothing. */
     readonly software: boolean,
     readonly tier?: Tier,
+    subgroups = true,
   ) {
+    const { subgroupMinSize, subgroupMaxSize } = info;
+    this.subgroup =
+      subgroups && gpu.features.has('subgroups') && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize : 0;
     if (tier) this.multiply = (call, p) => tier.multiply(this, call, p);
     gpu.addEventListener('uncapturederror', event => {
       event.preventDefault();
@@ -80,7 +86,7 @@ export class Device {
   /** Asks for an adapter and a device. Throws NoAdapterError with the reason, and what `tierOf` throws. */
   static async open(
     gpu: GPU,
-    options: { powerPreference?: GPUPowerPreference; software?: boolean },
+    options: { powerPreference?: GPUPowerPreference; software?: boolean; subgroups?: boolean },
     tierOf?: (adapter: GPUAdapter) => Tier,
   ): Promise<Device> {
     const adapter = await gpu.requestAdapter({
@@ -95,15 +101,17 @@ export class Device {
       device = await adapter.requestDevice({
         requiredLimits: limits,
         requiredFeatures: [
-          ...WANTED_FEATURES.filter(feature => adapter.features.has(feature)),
-          ...(tier?.features ?? []),
+          ...new Set([
+            ...WANTED_FEATURES.filter(feature => adapter.features.has(feature)),
+            ...(tier?.features ?? []),
+          ]),
         ],
       });
     } catch (cause) {
       throw new NoAdapterError(`the adapter '${nameOf(adapter.info)}' gave no device: ${cause}`, { cause });
     }
     const emulated = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(nameOf(adapter.info));
-    return new Device(device, adapter.info, limits, options.software ?? emulated, tier);
+    return new Device(device, adapter.info, limits, options.software ?? emulated, tier, options.subgroups);
   }
 
   get name(): string {

@@ -12,6 +12,8 @@ export interface Call {
   readonly attrs: Attrs;
   /** True on adapters that run on the CPU. */
   readonly software: boolean;
+  /** Threads of a subgroup; 0 where there are none, or of several sizes. */
+  readonly subgroup: number;
   /** How `precision` has products computed; null, or undefined, where plain f32 does it. */
   readonly multiply?: (call: Call, p: Product) => Pass[] | null;
   /** Scratch memory that lives as long as the command, dense. */

@@ -14,7 +14,7 @@ import {
   size,
 } from './kernel.js';
 import { conv2d, conv2dFilter, conv2dInput, matmul, raggedOuter } from './matmul.js';
-import { reduce, shares } from './reduce.js';
+import { lanesOf, reduce, shares } from './reduce.js';
 import type { Operand } from './source.js';
 
 function elementwise(call: Call): Pass[] {
@@ -137,15 +137,22 @@ function oneHot({ ins: [index], outs: [y] }: Call): Pass[] {
 /** `result` says what is stored, from a value less the row's maximum and the sum of exponentials. */
 const softmaxWith =
   (result: string): Lowering =>
-  ({ ins: [x], outs: [y], software }) => {
+  call => {
+    const {
+      ins: [x],
+      outs: [y],
+      software,
+    } = call;
     const groups = [x.shape.length - 1, 1];
     const length = x.shape.at(-1)!;
     const rows = size(x) / length;
     const { lanes, width } = shares(rows, length, software);
+    const exchange = lanesOf(call);
     return [
       {
-        bodies: ['softmax'],
-        constants: { LANES: lanes, WIDTH: width },
+        ...exchange,
+        bodies: [...exchange.bodies, 'softmax'],
+        constants: { ...exchange.constants, LANES: lanes, WIDTH: width },
         params: { rows, length },
         access: [
           { name: 'x', operand: x, groups },

@@ -83,6 +83,7 @@ export class Recipes {
       ins: operands.slice(command.outs.length),
       attrs: command.attrs,
       software: this.device.software,
+      subgroup: this.device.subgroup,
       multiply: this.device.multiply,
       temporary: (shape, dtype = 'f32') => {
         const slot = buffers.length + temporaries.push(product(shape) * (dtype === 'f16' ? 2 : 4)) - 1;

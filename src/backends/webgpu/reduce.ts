@@ -27,6 +27,12 @@ export function shares(outputs: number, length: number, software: boolean): Shar
   return { lanes, width, parts: Math.max(1, Math.floor(most)) };
 }
 
+/** How the lanes of a row exchange values. The tree, and with it every bit, is the same with subgroups and without. */
+export const lanesOf = ({ subgroup }: Call) =>
+  subgroup > 0
+    ? { bodies: ['lanesSubgroup'], directives: ['enable subgroups'], constants: { SUBGROUP: subgroup } }
+    : { bodies: ['lanes'] };
+
 interface Fold {
   readonly fn: string;
   readonly x: Operand;
@@ -36,12 +42,14 @@ interface Fold {
   readonly store: Access['store'];
 }
 
-function foldPass({ fn, x, groups, y, store }: Fold, shared: Shares): Pass {
+function foldPass(call: Call, { fn, x, groups, y, store }: Fold, shared: Shares): Pass {
+  const lanes = lanesOf(call);
   const fold = FOLDS[fn];
   const outputs = product(x.shape.slice(0, groups[0])) * shared.parts;
   return {
-    bodies: ['reduce'],
-    constants: { LANES: shared.lanes, WIDTH: shared.width },
+    ...lanes,
+    bodies: [...lanes.bodies, 'reduce'],
+    constants: { ...lanes.constants, LANES: shared.lanes, WIDTH: shared.width },
     params: { outputs, length: product(x.shape.slice(groups[0])), parts: shared.parts },
     access: [
       { name: 'x', operand: x, groups },
@@ -65,11 +73,11 @@ export function reduce(call: Call): Pass[] {
   const groups = [kept, x.shape.length - kept] as const;
   const outputs = size(y);
   const shared = shares(outputs, product(x.shape.slice(kept)), call.software);
-  if (shared.parts === 1) return [foldPass({ fn, x, groups, y, store: 'raw' }, shared)];
+  if (shared.parts === 1) return [foldPass(call, { fn, x, groups, y, store: 'raw' }, shared)];
   const parts = call.temporary([outputs, shared.parts]);
   return [
-    foldPass({ fn, x, groups, y: parts, store: 'raw' }, shared),
-    foldPass({ fn, x: parts, groups: [1, 1], y, store: 'raw' }, { ...shared, lanes: 1, parts: 1 }),
+    foldPass(call, { fn, x, groups, y: parts, store: 'raw' }, shared),
+    foldPass(call, { fn, x: parts, groups: [1, 1], y, store: 'raw' }, { ...shared, lanes: 1, parts: 1 }),
   ];
 }
 
@@ -84,5 +92,5 @@ export function foldParts(
   const outputs = size(y);
   const x = { ...partial, shape: [outputs, parts], strides: [1, outputs] };
   const shared = shares(outputs, parts, call.software);
-  return foldPass({ fn: 'sum', x, groups: [1, 1], y, store }, { ...shared, lanes: 1, parts: 1 });
+  return foldPass(call, { fn: 'sum', x, groups: [1, 1], y, store }, { ...shared, lanes: 1, parts: 1 });
 }
