@@ -412,6 +412,57 @@ describe('kernels agree with their reference loops', () => {
     }
   });
 
+  it('pools what an expression yields, with the bits of the expression stored and then pooled', () => {
+    for (const [shape, window, stride, pad, out] of [
+      [
+        [3, 28, 28, 64],
+        [2, 2],
+        [2, 2],
+        [0, 0],
+        [3, 14, 14, 64],
+      ],
+      [
+        [2, 7, 9, 20],
+        [2, 3],
+        [3, 3],
+        [1, 0],
+        [2, 3, 3, 20],
+      ],
+      [
+        [2, 6, 5, 3],
+        [3, 3],
+        [1, 2],
+        [1, 1],
+        [2, 6, 3, 3],
+      ],
+      [
+        [1, 3, 700, 1],
+        [2, 1],
+        [2, 1],
+        [0, 0],
+        [1, 1, 700, 1],
+      ],
+    ] as const) {
+      const channels = { shape, strides: [0, 0, 0, 1], offset: 0, size: shape[3] };
+      const operands = [dense(shape), channels].map(layout => ({ layout }));
+      const code = [
+        { scalar: scalar('mul'), args: [0, 1] },
+        { scalar: scalar('max'), args: [2, -1] },
+      ];
+      const expr: Expr = { inputs: 2, immediates: [0.25], code, outs: [3] };
+      const outs = [{ layout: dense(out) }, { layout: dense(out), dtype: 'i32' as const }];
+      const attrs = { window, stride, pad };
+      const results = [cpu, one].flatMap(backend => {
+        const fused = build(backend, 'maxPool', { ...attrs, prologue: expr }, outs, operands);
+        const stored = build(backend, 'elementwise', { expr }, [{ layout: dense(shape) }], operands);
+        const after = build(backend, 'maxPool', attrs, outs, [{ layout: dense(shape) }]);
+        backend.run([fused, stored, { ...after, ins: stored.outs }]);
+        return [fused, after].map(c => c.outs.map(v => [...backend.readSync(whole(v.storage))]));
+      });
+      for (const values of results) expect(values).toEqual(results[0]);
+    }
+  });
+
   it('argmax', () => {
     const cases = fc
       .tuple(shapes, fc.integer({ min: 1, max: 50 }))

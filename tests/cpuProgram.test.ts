@@ -49,6 +49,33 @@ test('what only a reduction reads is never stored, and the values are those of e
   }
 });
 
+test('a mask behind max-pooling is taken of the maxima, and what is pooled is never stored', () => {
+  const x = o.floor(o.mul(o.normal(o.key(4), [3, 9, 8, 20]), 2)); // ties and zeros
+  const scale = o.normal(o.key(5), [20]);
+  const slope = (window: number, stride: number, also: (h: Tensor) => Tensor) => {
+    const loss = (v: Tensor) => {
+      const h = o.relu(o.add(o.mul(v, scale), 0.5));
+      return o.add(o.sum(o.tanh(o.maxPool(h, window, { stride }))), o.sum(also(h)));
+    };
+    return (v: Tensor) => valueAndGrad(loss)(v).grads;
+  };
+  const none = () => o.zeros([]);
+  for (const [what, window, stride, also, stored] of [
+    ['windows side by side', 2, 2, none, 2],
+    ['windows with gaps', 2, 3, none, 2],
+    ['windows that overlap', 3, 2, none, 3],
+    ['another reader', 2, 2, o.square, 3],
+  ] as const) {
+    const step = slope(window, stride, also);
+    const fast = compile(step);
+    const values = (y: Tensor) => Array.from(y.dataSync(), v => v + 0); // a zero's sign may differ
+    expect(values(fast(x)), what).toEqual(values(step(x)));
+    const large = fast.stats()[0].commands.filter(c => c.shape.length === 4 && c.shape[1] === 9);
+    expect(large.length, `${what}: ${large.map(c => c.op)}`).toBe(stored);
+    fast.dispose();
+  }
+});
+
 test('what is put beside something else is stored there by the kernel that makes it', () => {
   const steps: [string, (a: Tensor, b: Tensor) => Tensor, number][] = [
     [

@@ -73,6 +73,7 @@ namespace {
 #include "../native/kernels/projection.inc"
 #include "../native/kernels/matmul.inc"
 #include "../native/kernels/conv2d.inc"
+#include "../native/kernels/prologue.inc"
 #include "../native/kernels/pool.inc"
 #include "../native/kernels/ragged.inc"
 
@@ -419,15 +420,16 @@ static int32_t& word(float& f) { return *reinterpret_cast<int32_t*>(&f); }
 
 static void checkPools(int rounds) {
   for (int round = 0; round < rounds; ++round) {
-    const int64_t N = pick(0, 3), H = pick(1, 9), W = pick(1, 9), C = pick(1, 40);
+    const int64_t N = pick(0, 3), H = pick(1, 9), W = pick(1, 9), C = chance(40) ? 16 * pick(1, 3) : pick(1, 40);
     const int32_t kh = static_cast<int32_t>(pick(1, 4)), kw = static_cast<int32_t>(pick(1, 4));
     const int32_t sh = static_cast<int32_t>(pick(1, 3)), sw = static_cast<int32_t>(pick(1, 3));
     const int32_t top = static_cast<int32_t>(pick(0, kh - 1)), left = static_cast<int32_t>(pick(0, kw - 1));
     const int64_t OH = (H + top - 1) / sh + 1, OW = (W + left - 1) / sw + 1;
     const std::vector<int32_t> attrs = {kh, kw, sh, sw, top, left};
     const Shape full = {N, H, W, C}, pooled = {N, OH, OW, C};
-    auto x = make(full, kBroadcast), g = make(pooled, kBroadcast);
-    auto y = make(pooled, kAny, false), index = make(pooled, kAny, false), dx = make(full, kAny, false);
+    const auto in = chance(50) ? kDense : kBroadcast, out = chance(50) ? kDense : kAny;
+    auto x = make(full, in), g = make(pooled, in);
+    auto y = make(pooled, out, false), index = make(pooled, out, false), dx = make(full, out, false);
     auto taken = make(pooled, kAny, false), sums = make(pooled, kAny, false), spread = make(full, kAny, false);
     x->each([](float& f) {
       f = std::round(f * 3);  // ties

@@ -1,8 +1,8 @@
 /**
  * Turning the recorded commands of a step into fewer ones: commands nobody needs are dropped, chains and DAGs of
  * elementwise commands become one expression each, an expression behind a matmul or conv2d becomes its epilogue, one
- * before a reduction its prologue, and independent expressions over one shape share a kernel. Results do not change:
- * every instruction still rounds.
+ * before a reduction or a pooling its prologue, and independent expressions over one shape share a kernel. Results do
+ * not change (every instruction still rounds), but for the sign of a zero where a gradient's mask is pooled.
  */
 import type { BackendLimits, Command, Expr, Instruction, Storage, View } from '../core/backend.js';
 import { isDense, reshapeStrides, type Shape, sameShape, sizeOf } from '../core/shape.js';
@@ -23,7 +23,7 @@ export function fuse(
   kept: ReadonlySet<Storage>,
   limits: BackendLimits,
 ): Command[] {
-  const needed = dropUnused(inlineConstants(commands), kept);
+  const needed = dropUnused(maskPooled(dropUnused(inlineConstants(commands), kept), kept), kept);
   const uses = new Uses(needed, kept);
   const slots = vertical(needed, uses);
   foldEpilogues(slots, uses, limits);
@@ -115,6 +115,69 @@ function viewAs(v: View, shape: Shape): View | null {
 
 const denseRead = (v: View): boolean =>
   v.offset === 0 && isDense(v.shape, v.strides) && sizeOf(v.shape) === v.storage.size;
+
+/** Pooling under windows that do not overlap, so that no place is read or written twice. */
+const isApart = ({ attrs }: Command): boolean => {
+  const { window, stride } = attrs as { window: readonly number[]; stride: readonly number[] };
+  return window.every((n, k) => n <= stride[k]);
+};
+
+/** A command that applies one scalar to its ins, then to its one immediate if it has one. */
+function isScalar({ kernel, ins, attrs }: Command, name: string): boolean {
+  if (kernel !== 'elementwise') return false;
+  const { code } = attrs.expr as Expr;
+  return (
+    code.length === 1 &&
+    code[0].scalar.name === name &&
+    code[0].args.every((r, k) => r === (k < ins.length ? k : ins.length - 1 - k))
+  );
+}
+
+/**
+ * `scatter(g, index) * (x > c)` becomes `scatter(g * (y > c), index)` where `y` and `index` are what maxPool found in
+ * `x` under windows that do not overlap: the places scattered to hold `y`, all others get 0 either way. The mask is
+ * then taken of far fewer elements, and `x` need not be stored for it.
+ */
+function maskPooled(commands: readonly Command[], kept: ReadonlySet<Storage>): Command[] {
+  const uses = new Uses(commands, kept);
+  const makers = new Map(commands.flatMap(c => c.outs.map(v => [v.storage, c] as const)));
+  const moved = new Map<Command, Command[]>();
+  for (const product of commands) {
+    if (!isScalar(product, 'mul') || product.ins.length !== 2) continue;
+    const [scatter, mask] = product.ins.map(v => makers.get(v.storage));
+    if (scatter?.kernel !== 'maxPoolScatter' || !mask || !isScalar(mask, 'gt') || mask.ins.length !== 1)
+      continue;
+    const [g, index] = scatter.ins;
+    const [image] = scatter.outs;
+    const pooling = makers.get(index.storage);
+    if (pooling?.kernel !== 'maxPool' || !isApart(pooling)) continue;
+    const [x] = pooling.ins;
+    const [y, found] = pooling.outs;
+    const views = [...product.ins, product.outs[0], mask.ins[0], mask.outs[0], image, x, y, index, found];
+    const fits =
+      mask.ins[0].storage === x.storage &&
+      views.every(denseRead) &&
+      uses.readers.get(image.storage)!.length === 1 &&
+      !kept.has(image.storage);
+    if (!fits) continue;
+    const storage = { ...image.storage, size: sizeOf(g.shape) };
+    const masked = { ...y, storage };
+    const [gt, mul] = [mask, product].map(c => (c.attrs.expr as Expr).code[0].scalar);
+    const code = [
+      { scalar: gt, args: [1, -1] },
+      { scalar: mul, args: [0, 2] },
+    ];
+    const { immediates } = mask.attrs.expr as Expr;
+    const expr: Expr = { inputs: 2, immediates, code, outs: [3] };
+    const op = `${mask.op}+${product.op}`;
+    moved.set(scatter, []);
+    moved.set(product, [
+      { kernel: 'elementwise', op, outs: [masked], ins: [g, y], attrs: { expr } },
+      { ...scatter, ins: [masked, index], outs: [viewAs(product.outs[0], image.shape)!] },
+    ]);
+  }
+  return commands.flatMap(c => moved.get(c) ?? [c]);
+}
 
 /**
  * From the last command to the first, joins an elementwise command to the earliest group that reads it, if everything
@@ -256,7 +319,7 @@ function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
 }
 
 /**
- * A reduction over all of what a group stores, in the order in which it is stored, takes the group as its prologue if
+ * A reduction or pooling of all of what a group stores, in the order in which it is stored, takes the group as its prologue if
  * nothing else reads that.
  */
 function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
@@ -269,6 +332,7 @@ function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
       return;
     }
     if (!limits.prologue.has(slot.kernel) || slot.attrs.prologue) return;
+    if (slot.kernel === 'maxPool' && !isApart(slot)) return;
     const [x] = slot.ins;
     const at = groups.get(x.storage);
     if (at === undefined || uses.kept.has(x.storage) || uses.readers.get(x.storage)!.length > 1) return;
