@@ -255,7 +255,13 @@ static void checkMatmuls(int rounds) {
     int64_t m = size(30), k = size(30), n = size(chance(30) ? 150 : 40);
     if (chance(5)) m = pick(90, 230);
     if (chance(5)) k = pick(380, 420);
-    auto a = make({P, Q, m, k}, kBroadcast), b = make({P, Q, k, n}, kBroadcast), y = make({P, Q, m, n}, kAny, false);
+    // Few rows or few columns, and vectors along k: the sums of dots.inc.
+    const bool few = chance(30), along = chance(few ? 60 : 10);
+    if (few) m = pick(1, 9), k = pick(4 * kSumLanes - 1, 80), n = pick(kTileSums - 1, 60);
+    if (few && !along) std::swap(m, n);
+    auto a = make({P, Q, m, k}, kBroadcast), y = make({P, Q, m, n}, kAny, false);
+    auto b = make(along ? Shape{P, Q, n, k} : Shape{P, Q, k, n}, kBroadcast);
+    if (along) std::swap(b->view.shape[2], b->view.shape[3]), std::swap(b->view.strides[2], b->view.strides[3]);
     if (chance(20)) b->view.strides[0] = b->view.strides[1] = 0;
     const Suffix kind = Suffix(pick(0, 3));
     auto e = makeExtra({P, Q, m, n});
