@@ -14,7 +14,15 @@ const gpuTests = readdirSync(join(import.meta.dirname, 'tests'), { recursive: tr
   );
 
 const project = (test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration => ({
-  test: { pool: 'forks', execArgv: ['--expose-gc'], testTimeout: 60_000, hookTimeout: 60_000, ...test },
+  test: {
+    pool: 'forks',
+    execArgv: ['--expose-gc'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    // Kernels as everybody has them, not as tuning left them here.
+    env: { WEIGHTLOOM_CACHE: '' },
+    ...test,
+  },
 });
 
 export default defineConfig({

@@ -13,6 +13,7 @@ import { BACKENDS } from './info.js';
 import { boundOf, type Machine, measureFlops, measureMachine, type Rate, timesOf } from './machine.js';
 import { type BenchCase, SUITES, type Workloads } from './suites.js';
 import { type Timing, type TimingRule, time } from './timing.js';
+import { type Tuned, tune } from './tune.js';
 
 /** One result, in the format of the peers. */
 export interface BenchLine {
@@ -80,6 +81,7 @@ export const benchSpec = {
     threads: integer(1, undefined),
     backend: oneOf(BACKENDS, undefined),
     commands: flag(),
+    tune: flag(),
     json: flag(),
   },
 } as const;
@@ -288,6 +290,19 @@ export async function benchCommand(args: string[]): Promise<number> {
   if (selected.length === 0 && options.suite.replaceAll(MACHINE_SUITE, '') !== '')
     throw new ArgumentError(`bench: --case ${options.case?.source} matches no id of suite ${options.suite}`);
   const backend = await init({ backend: options.backend, threads: options.threads });
+  if (options.tune) {
+    const print = (found: Tuned) => console.log(options.json ? JSON.stringify(found) : showTuned(found));
+    const file = await tune(
+      backend,
+      selected.map(({ bench }) => bench),
+      print,
+    );
+    console.error(
+      `bench: ${file ? `the tilings are kept in ${file}` : 'nothing is kept: WEIGHTLOOM_CACHE is empty'}`,
+    );
+    backend.dispose();
+    return 0;
+  }
   const run: Run = {
     backend,
     rule: workloads.timing,
@@ -306,6 +321,9 @@ export async function benchCommand(args: string[]): Promise<number> {
   backend.dispose();
   return failed ? 1 : 0;
 }
+
+const showTuned = ({ key, before, after, tiling }: Tuned): string =>
+  `${key.padEnd(24)} ${before.toPrecision(4)} ms -> ${after.toPrecision(4)} ms  ${tiling ? JSON.stringify(tiling) : 'as it was'}`;
 
 function show(shown: BenchLine): string {
   const {

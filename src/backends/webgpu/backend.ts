@@ -19,6 +19,7 @@ import { kernels } from './launch.js';
 import { type Block, MAP_READ, Pool, USAGE, usable } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
+import type { Tiling, Tunable, Tuning } from './tiling.js';
 import { type DeviceClock, PassTimer } from './timer.js';
 
 /** How a device is chosen and used. */
@@ -41,7 +42,7 @@ export async function createOn(
   gpu: GPU,
   options: WebGPUOptions = {},
   tierOf?: (adapter: GPUAdapter) => Tier,
-): Promise<Backend> {
+): Promise<Backend & Tunable> {
   const { precision = 'highest' } = options;
   if (precision !== 'highest' && !tierOf)
     throw new DeviceLimitError(
@@ -57,7 +58,7 @@ const EPILOGUES: ReadonlySet<string> = new Set(['matmul', 'conv2d']);
 const NONE: ReadonlySet<string> = new Set();
 const ARRAYS = { f32: Float32Array, i32: Int32Array, u32: Uint32Array };
 
-class WebGPUBackend implements Backend, DeviceClock {
+class WebGPUBackend implements Backend, DeviceClock, Tunable {
   readonly name = 'webgpu';
   readonly limits: BackendLimits;
   private readonly pool: Pool;
@@ -68,7 +69,7 @@ class WebGPUBackend implements Backend, DeviceClock {
   private readonly scratch: Scratch;
   private readonly made: Made = { submits: 0, dispatches: 0 };
 
-  constructor(private readonly device: Device) {
+  constructor(readonly device: Device) {
     // More bindings than this would only make kernels with more live registers than is good for them.
     const maxBindings = Math.min(device.limits.maxStorageBuffersPerShaderStage, 16);
     this.limits = {
@@ -177,6 +178,7 @@ class WebGPUBackend implements Backend, DeviceClock {
       architecture: info.architecture,
       software,
       subgroup,
+      tunings: this.tuning.tiles.size,
       precision: tier?.precision ?? 'highest',
       ...(tier && { matrices: tier.matrices }),
       features: [...gpu.features].sort(),
@@ -188,6 +190,16 @@ class WebGPUBackend implements Backend, DeviceClock {
         bytes: this.pool.bytes + this.staging.bytes,
       },
     };
+  }
+
+  get tuning(): Tuning {
+    return this.device.tuning;
+  }
+
+  retile(key: string, tiling: Tiling | null): void {
+    if (tiling) this.tuning.tiles.set(key, tiling);
+    else this.tuning.tiles.delete(key);
+    this.recipes.clear();
   }
 
   async timed(work: () => Promise<unknown>): Promise<number | null> {

@@ -11,6 +11,7 @@ import {
 
 import type { Call, Pass } from './kernel.js';
 import type { Product } from './matmul.js';
+import type { Tuning } from './tiling.js';
 import type { PassTimer } from './timer.js';
 
 /** The limits asked for, as far as the adapter grants them. */
@@ -58,6 +59,7 @@ export class Device {
   timer: PassTimer | null = null;
   /** The tier's products, if there is one: see `Call`. */
   readonly multiply?: Call['multiply'];
+  readonly tuning: Tuning = { tiles: new Map(), seen: null };
   /** See `Call`. */
   readonly subgroup: number;
 

@@ -2,6 +2,7 @@
 import type { Backend } from '../../core/backend.js';
 import { NoAdapterError } from '../../core/errors.js';
 import { createOn, type WebGPUOptions } from './backend.js';
+import type { Tunable } from './tiling.js';
 
 /** What Node offers beside the options of browsers. */
 export interface DawnOptions extends WebGPUOptions {
@@ -46,8 +47,23 @@ export async function findGpu(flags: readonly string[] = PLAIN): Promise<GPU> {
   }
 }
 
-/** Opens a WebGPU device. Throws NoAdapterError with the reason, DeviceLimitError where it lacks the precision. */
+/**
+ * Opens a WebGPU device, with the tilings that tuning found for it. Throws NoAdapterError with the reason,
+ * DeviceLimitError where it lacks the precision, DataError for a damaged file of tilings.
+ */
 export async function createWebGPU(options: DawnOptions = {}): Promise<Backend> {
+  const backend = await openDevice(options);
+  const { readTunings } = await import('./tunings.js');
+  try {
+    for (const [key, tiling] of readTunings(backend.device)) backend.tuning.tiles.set(key, tiling);
+  } catch (error) {
+    backend.dispose();
+    throw error;
+  }
+  return backend;
+}
+
+async function openDevice(options: DawnOptions): Promise<Backend & Tunable> {
   const { precision = 'highest', emulated } = options;
   if (precision === 'highest') return createOn(await findGpu(), options);
   const { tierOf } = await import('./matrices.js');

@@ -3,6 +3,7 @@ import type { Attrs } from '../../core/backend.js';
 import { KernelError } from '../../core/errors.js';
 import type { Product } from './matmul.js';
 import type { Access, Element, Operand, Source } from './source.js';
+import type { Tuning } from './tiling.js';
 
 /** A command with its buffers numbered, as lowering sees it. */
 export interface Call {
@@ -14,6 +15,8 @@ export interface Call {
   readonly software: boolean;
   /** Threads of a subgroup; 0 where there are none, or of several sizes. */
   readonly subgroup: number;
+  /** What tuning found. */
+  readonly tuning?: Tuning;
   /** How `precision` has products computed; null, or undefined, where plain f32 does it. */
   readonly multiply?: (call: Call, p: Product) => Pass[] | null;
   /** Scratch memory that lives as long as the command, dense. */

@@ -3,58 +3,18 @@ import type { Expr } from '../../core/backend.js';
 import { type Call, integers, type Pass, product } from './kernel.js';
 import { foldParts } from './reduce.js';
 import type { Access, Epilogue, Operand } from './source.js';
+import { type ProductSizes, tilingOf } from './tiling.js';
 
 /** y[batch, m, n] = sum over k of a[batch, m, k] b[batch, k, n], with a and b behind `load_a` and `load_b`. */
-export interface Product {
-  readonly batch: number;
-  readonly m: number;
-  readonly n: number;
-  readonly k: number;
+export interface Product extends ProductSizes {
   /** The axes of y that make up batch, m and n. */
   readonly groups: readonly number[];
   /** Operands from which the bodies load; 'a' and 'b' where no body defines `load_a` or `load_b`. */
   readonly access: readonly Access[];
   readonly bodies?: readonly string[];
   readonly constants?: Readonly<Record<string, number>>;
-  /** True if the operand is contiguous along its last axis (k of a, n of b): how a tile of it is best walked. */
-  readonly aByRows: boolean;
-  readonly bByRows: boolean;
   /** True if a body defines `k_range`, because it depends on data. */
   readonly ranged?: boolean;
-}
-
-interface Tiling {
-  readonly body: string;
-  readonly rows: number;
-  readonly columns: number;
-  readonly threadsM: number;
-  readonly threadsN: number;
-  readonly tileK?: number;
-}
-
-/** The least power of two >= x, at least 1 and at most `most`. */
-const power = (x: number, most: number): number => Math.min(most, 2 ** Math.ceil(Math.log2(Math.max(1, x))));
-
-/** Software adapters: 8 x 8 results per thread and no barriers; 8 neighbouring threads fill a vector register. */
-function softwareTiling({ m, n }: Product): Tiling {
-  const body = 'matmulDirect';
-  if (n < 4) return { body, rows: m > 8 ? 4 : 1, columns: power(n, 4), threadsM: 8, threadsN: 1 };
-  const rows = m === 1 ? 1 : m <= 4 ? 4 : 8;
-  return { body, rows, columns: power(n / 8, 8), threadsM: 1, threadsN: 8 };
-}
-
-/** GPUs: shared tiles where both sides fill one, the larger tile where it still gives every core work. */
-function gpuTiling({ m, n, k, batch }: Product): Tiling {
-  if (m > 16 && n > 16 && k >= 16) {
-    const large = Math.floor(m / 128) * Math.floor(n / 128) * batch >= 128;
-    const side = large ? 8 : 4;
-    const tileK = large ? 8 : 16;
-    return { body: 'matmulTiled', rows: side, columns: side, threadsM: 16, threadsN: 16, tileK };
-  }
-  const body = 'matmulDirect';
-  if (m === 1) return { body, rows: 1, columns: 1, threadsM: 1, threadsN: 64 };
-  if (n === 1) return { body, rows: 1, columns: 1, threadsM: 64, threadsN: 1 };
-  return { body, rows: power(m / 8, 4), columns: power(n / 8, 4), threadsM: 8, threadsN: 8 };
 }
 
 /** Into how many parts k is cut, so that there is work for every core: a function of the shape alone. */
@@ -70,10 +30,10 @@ function multiply(call: Call, p: Product): Pass[] {
   if (passes) return passes;
   const y = call.outs[0];
   const epilogue = epilogueOf(call);
-  const t = call.software ? softwareTiling(p) : gpuTiling(p);
+  const t = tilingOf(p, call.software, p.ranged ? undefined : call.tuning);
   const tilesM = Math.ceil(p.m / (t.rows * t.threadsM));
   const tilesN = Math.ceil(p.n / (t.columns * t.threadsN));
-  const parts = p.ranged ? 1 : kParts(p.k, tilesM * tilesN * p.batch, call.software);
+  const parts = p.ranged ? 1 : (t.parts ?? kParts(p.k, tilesM * tilesN * p.batch, call.software));
   const target = parts === 1 ? y : call.temporary([parts * p.batch, p.m, p.n]);
   const groups = parts === 1 ? p.groups : [1, 1, 1];
   const workgroups = tilesM * tilesN * p.batch * parts;

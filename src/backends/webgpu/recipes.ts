@@ -47,7 +47,7 @@ export function operandsOf<B>(buffers: readonly B[], offsets: readonly number[])
 
 /** The cache of what commands become. */
 export class Recipes {
-  private readonly recipes = new Lru<string, Recipe>(RECIPES);
+  private recipes = new Lru<string, Recipe>(RECIPES);
 
   constructor(
     private readonly device: Device,
@@ -61,6 +61,11 @@ export class Recipes {
     if (buffers.length < slots.length) checkAliases(command, slots, offsets);
     const key = keyOf(command, operands);
     return this.recipes.get(key) ?? this.recipes.set(key, this.make(command, operands));
+  }
+
+  /** Forgets all recipes: they are made anew, by other tilings. */
+  clear(): void {
+    this.recipes = new Lru(RECIPES);
   }
 
   private make(command: Command, { buffers, slots }: Operands<unknown>): Recipe {
@@ -84,6 +89,7 @@ export class Recipes {
       attrs: command.attrs,
       software: this.device.software,
       subgroup: this.device.subgroup,
+      tuning: this.device.tuning,
       multiply: this.device.multiply,
       temporary: (shape, dtype = 'f32') => {
         const slot = buffers.length + temporaries.push(product(shape) * (dtype === 'f16' ? 2 : 4)) - 1;
