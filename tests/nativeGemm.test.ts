@@ -17,7 +17,8 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-describe('native products, convolutions and pools, sanitized, against naive loops', () => {
+// Compiling takes most of the time, and each variant is a single compiler's work.
+describe.concurrent('native products, convolutions and pools, sanitized, against naive loops', () => {
   it.each(process.arch === 'x64' ? [4, 8, 16] : [4])(
     'vectors of %i lanes',
     async lanes => {
@@ -36,10 +37,10 @@ describe('native products, convolutions and pools, sanitized, against naive loop
       );
       expect(code === unsupported || / 0 failures\n$/.test(stdout)).toBe(true);
     },
-    240_000,
+    900_000,
   );
 
-  it.runIf(onArm)('vectors of 64-bit ARM', { timeout: 240_000 }, async () => {
+  it.runIf(onArm)('vectors of 64-bit ARM', { timeout: 900_000 }, async () => {
     const { cxx, runner } = onArm!;
     const program = join(folder, 'checkArm');
     await run(cxx, [

@@ -369,7 +369,12 @@ describe('what goes wrong', () => {
     ],
     ['no task', ['train'], 2, /TASK missing/],
     ['an unknown method', ['train', 'sinusoid', '--method', 'magic'], 2, /expected one of hypernet, latent/],
-    ['a method that does not fit', ['train', 'gp', '--method', 'protonet'], 2, /protonet is no method for regression like gp/],
+    [
+      'a method that does not fit',
+      ['train', 'gp', '--method', 'protonet'],
+      2,
+      /protonet is no method for regression like gp/,
+    ],
     ['no steps', ['train', 'sinusoid', '--steps', '0'], 2, /a whole number of at least 1/],
     ['a data folder that is missing', ['train', 'omniglot', '--data', './nowhere'], 1, /nowhere.*ERR_DATA/],
     ['nothing to resume', ['train', 'gp', '--resume', '--out', './empty'], 1, /cannot read .*ERR_CHECKPOINT/],
