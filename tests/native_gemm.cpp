@@ -168,10 +168,11 @@ static int64_t compared = 0;
 static void fail(const char* what, double got, double want) {
   if (++failures <= 20) printf("FAIL %s: %s got %.9g want %.9g\n", current, what, got, want);
 }
-// `scale`: the sum of the absolute values of what was added.
+// `scale`: the sum of the absolute values of what was added. A chain of some hundred sums of f32 is off by a few 1e-6
+// of it.
 static void expect(float got, double want, double scale) {
   ++compared;
-  const double bound = 1e-6 * scale + 1e-6;
+  const double bound = 3e-6 * scale + 1e-6;
   if (!(std::fabs(got - want) <= bound)) fail("value", got, want);
 }
 // Overwrites all elements of an output with kGuard: whatever differs now was written outside the view.
