@@ -265,6 +265,37 @@ onBothTiers(() => {
         expect([...(await gpu.read(twice[0]))]).toEqual([...(await gpu.read(twice[1]))]);
       });
 
+    for (const sizes of [
+      [1, 40000],
+      [3, 5],
+      [0, 4],
+      [65, 64],
+    ])
+      onDevice(`reduce of [${sizes}] folds an expression, or runs one on what it folded`, async () => {
+        const random = uniform(3);
+        const [x, w] = [dense(sizes, random), dense(sizes, random)];
+        const product = { shape: sizes, data: x.data.map((value, i) => value * w.data[i] + 2) };
+        const code = [
+          { scalar: mul, args: [0, 1] },
+          { scalar: add, args: [2, -1] },
+        ];
+        const expr: Expr = { inputs: 2, immediates: [2], code, outs: [3] };
+        const folded = { ...reduced('sum', product, 1), tolerance: 2e-5 };
+        await check('reduce', random, {
+          ins: [x, w],
+          outs: [folded],
+          attrs: { fn: 'sum', reduced: 1, prologue: expr },
+        });
+        const row = dense([sizes[0]], random);
+        const plain = reduced('sum', x, 1);
+        const scaled = { ...plain, data: plain.data.map((v, i) => v * row.data[i] + 2), tolerance: 2e-5 };
+        await check('reduce', random, {
+          ins: [x, row],
+          outs: [scaled],
+          attrs: { fn: 'sum', reduced: 1, epilogue: expr },
+        });
+      });
+
     onDevice('max and min propagate NaN and start from the infinities', async () => {
       const lowest = Number.NEGATIVE_INFINITY;
       const x = { shape: [3, 3], data: [1, Number.NaN, 3, lowest, lowest, lowest, 5, 6, 7] };

@@ -2,6 +2,7 @@
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createWebGPU } from '../src/backends/webgpu/index.js';
+import { SUITES, type Workloads } from '../src/cli/suites.js';
 import type { Backend } from '../src/core/backend.js';
 import { valueAndGrad } from '../src/core/grad.js';
 import { scope, type Tensor, use } from '../src/core/tensor.js';
@@ -10,7 +11,7 @@ import { sinusoid } from '../src/data/sinusoid.js';
 import { fullHead, type HypernetParams, hypernet, setEncoder } from '../src/hyper/index.js';
 import { drawEpisodes, type Episodes, hypernetLearner, trainingLoss } from '../src/meta/index.js';
 import { dense, serial } from '../src/nn/index.js';
-import { key, relu } from '../src/ops/index.js';
+import { key, mul, relu, sub, tensor, transpose } from '../src/ops/index.js';
 import { adam, applyUpdates, type Transform } from '../src/optim/index.js';
 import { compile } from '../src/program/compile.js';
 import { randomStep, runBoth } from './programs.js';
@@ -45,14 +46,86 @@ test('random steps: compiled equals eager, whatever is fused, packed or donated'
 }, 120_000);
 
 interface Counters {
+  readonly submits: number;
+  readonly passes: number;
+  readonly dispatches: number;
   readonly bindGroups: number;
   readonly buffers: number;
   readonly bytes: number;
   readonly pipelines: number;
 }
 
+/** Expressions that share a dispatch need the bindings of most devices; on the least device they take a few more. */
+const dispatches = (many: number, few: number): number => {
+  const { maxBindings } = backend.describe().limits as { maxBindings: number };
+  return maxBindings >= 16 ? many : few;
+};
+
+test('a training step of a hypernetwork is one submit of one pass of few dispatches, and makes nothing', async () => {
+  const shapes = {
+    id: 'E25',
+    T: 25,
+    support: 10,
+    query: 10,
+    enc: [2, 64, 64],
+    gen: 1761,
+    target: [1, 40, 40, 1],
+  };
+  const [{ inputs, step }] = SUITES.E({ E: { cases: [shapes] } } as unknown as Workloads);
+  const own = await createWebGPU();
+  use(own);
+  const compiled = compile(step as (...args: unknown[]) => [unknown, unknown, Tensor], { donate: [0, 1] });
+  let [params, state, ...batch] = inputs();
+  const run = (): Tensor => {
+    const result = scope(() => compiled(params, state, ...batch));
+    [params, state] = result;
+    return result[2];
+  };
+  const losses: number[] = [];
+  // Results are kept in a ring, whose buffers are all made first.
+  for (let i = 0; i < 80; i++) losses.push(await run().item());
+  const counters = () => ({ ...(own.describe().counters as Counters) });
+  const before = counters();
+  for (let i = 0; i < 10; i++) run();
+  const after = counters();
+  expect(after).toEqual({
+    ...before,
+    submits: before.submits + 10,
+    passes: before.passes + 10,
+    dispatches: after.dispatches,
+  });
+  expect((after.dispatches - before.dispatches) / 10).toBeLessThanOrEqual(dispatches(30, 34));
+  expect(losses[79]).toBeLessThan(0.8 * losses[0]);
+  compiled.dispose();
+  await own.sync();
+  own.dispose();
+  use(backend);
+}, 60_000);
+
+test('updates of tensors of many shapes are one dispatch, whatever their layout', async () => {
+  const shapes = [[3], [1], [70, 80], [4096], [2, 5], [0, 3]];
+  const ramp = (n: number, scale: number) => Float32Array.from({ length: n }, (_, i) => (i % 97) * scale - 1);
+  const made = (scale: number, reversed = false) =>
+    shapes.map(shape => {
+      const size = shape.reduce((a, b) => a * b, 1);
+      return tensor(ramp(size, scale), reversed ? shape.toReversed() : shape);
+    });
+  const update = (params: Tensor[], grads: Tensor[], rate: Tensor) =>
+    [params.map((p, i) => sub(p, mul(grads[i].rank === 2 ? transpose(grads[i]) : grads[i], rate)))] as const;
+  const compiled = compile(update, { donate: [0] });
+  const rate = tensor([0.25], []);
+  const [expected] = update(made(0.1), made(0.3, true), rate);
+  compiled(made(0.2), made(0.3, true), rate);
+  const [params, grads] = [made(0.1), made(0.3, true)];
+  await backend.sync();
+  const before = (backend.describe().counters as Counters).dispatches;
+  const [got] = compiled(params, grads, rate);
+  expect((backend.describe().counters as Counters).dispatches - before).toBe(dispatches(1, 2));
+  for (const [i, x] of got.entries()) expect([...(await x.data())]).toEqual([...(await expected[i].data())]);
+});
+
 /** What a device has made and holds. */
-function held(backend: Backend): Counters {
+function held(backend: Backend): Pick<Counters, 'bindGroups' | 'buffers' | 'bytes' | 'pipelines'> {
   const { bindGroups, buffers, bytes, pipelines } = backend.describe().counters as Counters;
   return { bindGroups, buffers, bytes, pipelines };
 }
@@ -81,7 +154,7 @@ test('steps that repeat make nothing once warm, compiled and eager', async () =>
     using seed = key(0);
     let params = learner.init(seed);
     let state: unknown = scope(() => optimiser.init(params));
-    let before: Counters | undefined;
+    let before: ReturnType<typeof held> | undefined;
     for (let i = 0; i < steps; i++) {
       const old = [params, state];
       using value = scope(() => {

@@ -26,6 +26,7 @@ export function fuse(
   const needed = dropUnused(maskPooled(dropUnused(inlineConstants(commands), kept), kept), kept);
   const uses = new Uses(needed, kept);
   const slots = vertical(needed, uses);
+  splitPrologues(slots, uses, limits);
   foldEpilogues(slots, uses, limits);
   foldPrologues(slots, uses, limits);
   horizontal(slots);
@@ -299,6 +300,7 @@ function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
       if (uses.kept.has(y.storage) || !whole(y, uses) || !readers.some(r => inside.has(r))) continue;
       const fits =
         !product.attrs.epilogue &&
+        !product.attrs.prologue &&
         readers.every(r => inside.has(r) && r.ins.every(v => v.storage !== y.storage || denseRead(v))) &&
         group.members.every(m => m.ins.every(v => viewAs(v, y.shape) !== null));
       if (!fits) continue;
@@ -319,6 +321,43 @@ function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
 }
 
 /**
+ * Of two results that a group stores, one that only a reduction reads moves there, if it follows from the other: the
+ * rest of the group may then be the epilogue of a product.
+ */
+function splitPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
+  const groups = new Map<Storage, Group>();
+  slots.forEach((slot, i) => {
+    if (slot === null) return;
+    if (isGroup(slot)) {
+      for (const m of slot.members) groups.set(m.outs[0].storage, slot);
+      return;
+    }
+    if (slot.kernel !== 'reduce' || !limits.prologue.has('reduce')) return;
+    const [x] = slot.ins;
+    const group = groups.get(x.storage);
+    if (!group || uses.kept.has(x.storage) || uses.readers.get(x.storage)!.length > 1) return;
+    const results = stored(group, uses);
+    const last = results.find(m => m.outs[0].storage === x.storage);
+    if (!last || results.length !== 2) return;
+    const others = new Set(group.members.map(m => m.outs[0].storage));
+    const [other] = results.filter(m => m !== last).map(m => m.outs[0].storage);
+    const fits =
+      denseRead(x) &&
+      last.ins.every(v => viewAs(v, x.shape) !== null && (v.storage === other || !others.has(v.storage)));
+    if (!fits) return;
+    const { ins, expr } = express([last], [last], x.shape);
+    if (ins.length === 0 || ins.length > 2 || ins.length + 1 > limits.maxBindings) return;
+    group.members.splice(group.members.indexOf(last), 1);
+    slots[i] = {
+      ...slot,
+      op: `${last.op}+${slot.op}`,
+      ins,
+      attrs: { ...slot.attrs, prologue: expr },
+    };
+  });
+}
+
+/**
  * A reduction or pooling of all of what a group stores, in the order in which it is stored, takes the group as its prologue if
  * nothing else reads that.
  */
@@ -331,7 +370,7 @@ function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
       if (results.length === 1) groups.set(results[0].outs[0].storage, i);
       return;
     }
-    if (!limits.prologue.has(slot.kernel) || slot.attrs.prologue) return;
+    if (!limits.prologue.has(slot.kernel) || slot.attrs.prologue || slot.attrs.epilogue) return;
     if (slot.kernel === 'maxPool' && !isApart(slot)) return;
     const [x] = slot.ins;
     const at = groups.get(x.storage);
@@ -370,7 +409,8 @@ function horizontal(slots: Slot[]): void {
         m.ins.every(
           v =>
             (born.get(v.storage) ?? -1) < earlier.at ||
-            slot.members.some(o => o.outs[0].storage === v.storage),
+            slot.members.some(o => o.outs[0].storage === v.storage) ||
+            (denseRead(v) && earlier.members.some(o => o.outs[0].storage === v.storage)),
         ),
       );
     const group = earlier && ready ? earlier : slot;

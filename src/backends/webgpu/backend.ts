@@ -54,8 +54,8 @@ export async function createOn(
 const MEGABYTE = 1 << 20;
 /** Bytes of live tensors past which new ones are refused (ERR_MEMORY). */
 const BUDGET = 8192 * MEGABYTE;
-const EPILOGUES: ReadonlySet<string> = new Set(['matmul', 'conv2d']);
-const NONE: ReadonlySet<string> = new Set();
+const EPILOGUES: ReadonlySet<string> = new Set(['matmul', 'conv2d', 'reduce']);
+const PROLOGUES: ReadonlySet<string> = new Set(['reduce']);
 const ARRAYS = { f32: Float32Array, i32: Int32Array, u32: Uint32Array };
 
 class WebGPUBackend implements Backend, DeviceClock, Tunable {
@@ -67,7 +67,7 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
   private readonly recipes: Recipes;
   private readonly params: ParamPages;
   private readonly scratch: Scratch;
-  private readonly made: Made = { submits: 0, dispatches: 0 };
+  private readonly made: Made = { submits: 0, passes: 0, dispatches: 0 };
 
   constructor(readonly device: Device) {
     // More bindings than this would only make kernels with more live registers than is good for them.
@@ -77,7 +77,7 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
       packing: 'buffers',
       deviceMemory: BUDGET,
       epilogue: EPILOGUES,
-      prologue: NONE,
+      prologue: PROLOGUES,
     };
     this.pool = new Pool(device, USAGE.storage | USAGE.copySource | USAGE.copyTarget, 512 * MEGABYTE);
     this.staging = new Pool(device, USAGE.mapRead | USAGE.copyTarget, 64 * MEGABYTE);
@@ -114,6 +114,7 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
       recipes: this.recipes,
       scratch: this.scratch,
       made: this.made,
+      maxBindings: this.limits.maxBindings,
     });
   }
 

@@ -82,6 +82,7 @@ export class ParamPages {
 /** Work submitted so far. */
 export interface Made {
   submits: number;
+  passes: number;
   dispatches: number;
 }
 
@@ -90,6 +91,7 @@ export class Recording {
   private encoder: GPUCommandEncoder | null = null;
   private pass: GPUComputePassEncoder | null = null;
   private pipeline: Pipeline | null = null;
+  private passes = 0;
   private dispatches = 0;
 
   constructor(private readonly device: Device) {}
@@ -116,10 +118,12 @@ export class Recording {
     if (!this.encoder) return;
     this.device.gpu.queue.submit([this.encoder.finish()]);
     made.submits++;
+    made.passes += this.passes;
     made.dispatches += this.dispatches;
   }
 
   private beginPass(): GPUComputePassEncoder {
+    this.passes++;
     const timestampWrites = this.device.timer?.next();
     return this.begin().beginComputePass(timestampWrites && { timestampWrites });
   }

@@ -1,7 +1,8 @@
 /** Compiled steps: everything resolved once, then only re-encoded. */
-import type { Executable, Plan, Storage, View } from '../../core/backend.js';
+import type { Command, Executable, Plan, Storage, View } from '../../core/backend.js';
 import { BackendError, KernelError } from '../../core/errors.js';
 import type { Device } from './device.js';
+import { bundle } from './elementwise.js';
 import { groupOf, type Made, ParamPages, type ParamSlot, Recording } from './encoder.js';
 import { type Block, type Pool, usable } from './memory.js';
 import type { Pipeline, Pipelines } from './pipelines.js';
@@ -64,6 +65,7 @@ interface Services {
   readonly recipes: Recipes;
   readonly scratch: Scratch;
   readonly made: Made;
+  readonly maxBindings: number;
 }
 
 /** A plan whose pipelines, scratch buffers and bind groups exist: a run only re-encodes them, in one pass and submit. */
@@ -146,12 +148,14 @@ export class PreparedPlan implements Executable {
 
   /** Turns commands into dispatches. `externals` tell by identity which share a buffer; `bind` fills the buffers in. */
   private resolve(externals: readonly object[]): void {
-    const { pool, recipes, device } = this.services;
+    const { pool, recipes, device, maxBindings } = this.services;
     this.aliases = aliasesOf(externals);
     const buffers = [...externals, ...this.scratch];
     const temporaryBytes: number[] = [];
     this.dispatches = [];
-    for (const command of this.plan.commands) {
+    const buffersOf = ({ outs, ins }: Command) =>
+      [...outs, ...ins].map(view => this.placeOf(view, externals).buffer);
+    for (const command of bundle(this.plan.commands, buffersOf, maxBindings)) {
       const places = [...command.outs, ...command.ins].map(view => this.placeOf(view, externals));
       const offsets = places.map(place => place.offset);
       const operands = operandsOf(

@@ -82,19 +82,34 @@ export const byAxis = (name: string, operand: Operand, store?: Access['store']):
   store,
 });
 
+/** How elements are shared out: to workgroups of `width` threads that take `perThread` each. */
+export interface Sharing {
+  readonly perThread: number;
+  readonly width: number;
+}
+
+/**
+ * For kernels that only stream memory: several elements per thread where enough threads are left. On software adapters
+ * a workgroup is one vector register: what precedes the loop is dear there, and is run for every 8 threads.
+ */
+export function streaming(count: number, software: boolean): Sharing {
+  if (software) return { perThread: count >= 16384 ? 64 : 16, width: 8 };
+  return { perThread: count >= 1 << 18 ? 4 : 1, width: WIDTH };
+}
+
 /** One thread per element of `count`: the body defines `evaluate(i)`. */
 export function perElement(
   count: number,
   pass: Pick<Pass, 'access' | 'generate' | 'constants' | 'params'> & { bodies?: readonly string[] },
-  perThread = 1,
+  { perThread, width }: Sharing = { perThread: 1, width: WIDTH },
 ): Pass {
   return {
     bodies: [...(pass.bodies ?? []), 'elementwise'],
-    constants: { ...pass.constants, WIDTH, PER_THREAD: perThread },
+    constants: { ...pass.constants, WIDTH: width, PER_THREAD: perThread },
     params: { ...pass.params, count },
     access: pass.access,
     generate: pass.generate,
-    workgroups: Math.ceil(count / (WIDTH * perThread)),
+    workgroups: Math.ceil(count / (width * perThread)),
   };
 }
 

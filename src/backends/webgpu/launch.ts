@@ -1,6 +1,6 @@
 /** The kernel table: how each command becomes passes over shaders/*.wgsl. */
-import type { Expr } from '../../core/backend.js';
 import { KernelError } from '../../core/errors.js';
+import { elementwise } from './elementwise.js';
 import {
   byAxis,
   type Call,
@@ -12,36 +12,11 @@ import {
   perElement,
   product,
   size,
+  streaming,
 } from './kernel.js';
 import { conv2d, conv2dFilter, conv2dInput, matmul, raggedOuter } from './matmul.js';
 import { lanesOf, reduce, shares } from './reduce.js';
 import type { Operand } from './source.js';
-
-function elementwise(call: Call): Pass[] {
-  const { ins, outs } = call;
-  const count = size(outs[0]);
-  return [
-    perElement(
-      count,
-      {
-        access: [...outs.map((y, j) => flat(`y${j}`, y, 'raw')), ...ins.map((x, j) => flat(`x${j}`, x))],
-        generate: source => {
-          const expr = call.attrs.expr as Expr;
-          const { lines, outs: results } = source.expression(
-            expr,
-            ins.map((_, j) => `load_x${j}(i)`),
-          );
-          const stores = results.map((result, j) => `  store_y${j}(i, ${result});\n`);
-          source.add(`fn evaluate(i: u32) {\n${lines}${stores.join('')}}\n`);
-        },
-      },
-      streaming(count, call.software),
-    ),
-  ];
-}
-
-/** Elements per thread of kernels that only stream memory: several where enough threads are left. */
-const streaming = (count: number, software: boolean): number => (count >= (software ? 256 : 1 << 18) ? 4 : 1);
 
 /** As words, so that every bit pattern survives. */
 function copy({ ins: [x], outs: [y], software }: Call): Pass[] {

@@ -68,7 +68,7 @@ export class Recipes {
     this.recipes = new Lru(RECIPES);
   }
 
-  private make(command: Command, { buffers, slots }: Operands<unknown>): Recipe {
+  private make(command: Command, { buffers, slots, offsets }: Operands<unknown>): Recipe {
     const lower = kernels.get(command.kernel);
     if (!lower) throw new KernelError(`${command.op}: the webgpu backend has no kernel '${command.kernel}'`);
     const temporaries: number[] = [];
@@ -79,7 +79,7 @@ export class Recipes {
         strides,
         dtype: storage.dtype,
         slot: slots[i],
-        offsetOf: i,
+        offsetOf: offsets[i] === 0 ? -1 : i,
       }),
     );
     const passes = lower({
@@ -156,25 +156,33 @@ function checkAliases(
 const sameStrides = (x: View, y: View): boolean =>
   x.shape.every((n, axis) => n === 1 || x.strides[axis] === y.strides[axis]);
 
-/** All that a recipe depends on. Offsets and immediates are not: they are data of each command. */
-function keyOf({ kernel, outs, ins, attrs }: Command, { slots }: Operands<unknown>): string {
+/**
+ * All that a recipe depends on. Immediates are not, nor are offsets but for whether they are 0: they are data of each
+ * command.
+ */
+function keyOf({ kernel, outs, ins, attrs }: Command, { slots, offsets }: Operands<unknown>): string {
   let key = kernel;
   for (const name in attrs) {
     const value = attrs[name];
-    key += `;${name}=${isExpr(value) ? exprKey(value) : String(value)}`;
+    key += `;${name}=${attrKey(value)}`;
   }
   const count = outs.length;
   for (let i = 0; i < slots.length; i++) {
     const view = i < count ? outs[i] : ins[i - count];
     const mark = i === count ? '<' : '|';
-    key += `${mark}${view.storage.dtype}${slots[i]}:${view.shape};${view.strides}`;
+    const start = offsets[i] === 0 ? '' : '+';
+    key += `${mark}${view.storage.dtype}${slots[i]}${start}:${view.shape};${view.strides}`;
   }
   return key;
 }
 
-/** The numbers that a command's expression reads. */
+const attrKey = (value: unknown): string =>
+  isExpr(value) ? exprKey(value) : Array.isArray(value) ? value.map(attrKey).join() : String(value);
+
+/** The numbers that a command's expressions read. */
 export function immediatesOf({ attrs }: Command): readonly number[] {
-  const expr = attrs.expr ?? attrs.epilogue;
+  const { exprs, expr = attrs.epilogue ?? attrs.prologue } = attrs;
+  if (exprs) return (exprs as readonly Expr[]).flatMap(({ immediates }) => immediates);
   return isExpr(expr) ? expr.immediates : [];
 }
 

@@ -1,4 +1,5 @@
 /** Reductions: how many threads and passes an output gets. */
+import type { Expr } from '../../core/backend.js';
 import { KernelError } from '../../core/errors.js';
 import { type Call, integer, type Pass, product, size } from './kernel.js';
 import type { Access, Operand } from './source.js';
@@ -36,13 +37,15 @@ export const lanesOf = ({ subgroup }: Call) =>
 interface Fold {
   readonly fn: string;
   readonly x: Operand;
+  /** What is folded, as an expression over operands shaped like x; x itself unless given. */
+  readonly prologue?: { readonly expr: Expr; readonly ins: readonly Operand[] };
   /** Axes of x that are kept, and that are folded. */
   readonly groups: readonly [kept: number, folded: number];
   readonly y: Operand;
   readonly store: Access['store'];
 }
 
-function foldPass(call: Call, { fn, x, groups, y, store }: Fold, shared: Shares): Pass {
+function foldPass(call: Call, { fn, x, prologue, groups, y, store }: Fold, shared: Shares): Pass {
   const lanes = lanesOf(call);
   const fold = FOLDS[fn];
   const outputs = product(x.shape.slice(0, groups[0])) * shared.parts;
@@ -52,20 +55,31 @@ function foldPass(call: Call, { fn, x, groups, y, store }: Fold, shared: Shares)
     constants: { ...lanes.constants, LANES: shared.lanes, WIDTH: shared.width },
     params: { outputs, length: product(x.shape.slice(groups[0])), parts: shared.parts },
     access: [
-      { name: 'x', operand: x, groups },
+      ...(prologue?.ins ?? [x]).map((operand, j) => ({ name: prologue ? `x${j}` : 'x', operand, groups })),
       { name: 'y', operand: y, groups: [y.shape.length], store },
     ],
-    generate: source =>
+    generate: source => {
+      if (prologue) {
+        const { lines, outs } = source.expression(
+          prologue.expr,
+          prologue.ins.map((_, j) => `load_x${j}(i0, i1)`),
+        );
+        source.add(`fn load_x(i0: u32, i1: u32) -> f32 {\n${lines}  return ${outs[0]};\n}\n`);
+      }
       source.add(`fn combine(a: f32, b: f32) -> f32 { return ${fold.combine}; }
 fn identity() -> f32 { return ${fold.identity}; }
-`),
+`);
+    },
     workgroups: Math.ceil(outputs / (shared.width / shared.lanes)),
   };
 }
 
-/** Folds the trailing `attrs.reduced` axes. */
+/** Folds the trailing `attrs.reduced` axes of its input or of `attrs.prologue`, or runs `attrs.epilogue` after it. */
 export function reduce(call: Call): Pass[] {
-  const [x] = call.ins;
+  const [x, ...extras] = call.ins;
+  const { prologue: before, epilogue: after } = call.attrs as { prologue?: Expr; epilogue?: Expr };
+  const prologue = before && { expr: before, ins: call.ins };
+  const store = after ? { expr: after, ins: extras } : 'raw';
   const [y] = call.outs;
   const fn = String(call.attrs.fn);
   if (!(fn in FOLDS)) throw new KernelError(`reduce: fn must be one of ${Object.keys(FOLDS)}, got '${fn}'`);
@@ -73,11 +87,11 @@ export function reduce(call: Call): Pass[] {
   const groups = [kept, x.shape.length - kept] as const;
   const outputs = size(y);
   const shared = shares(outputs, product(x.shape.slice(kept)), call.software);
-  if (shared.parts === 1) return [foldPass(call, { fn, x, groups, y, store: 'raw' }, shared)];
+  if (shared.parts === 1) return [foldPass(call, { fn, x, prologue, groups, y, store }, shared)];
   const parts = call.temporary([outputs, shared.parts]);
   return [
-    foldPass(call, { fn, x, groups, y: parts, store: 'raw' }, shared),
-    foldPass(call, { fn, x: parts, groups: [1, 1], y, store: 'raw' }, { ...shared, lanes: 1, parts: 1 }),
+    foldPass(call, { fn, x, prologue, groups, y: parts, store: 'raw' }, shared),
+    foldPass(call, { fn, x: parts, groups: [1, 1], y, store }, { ...shared, lanes: 1, parts: 1 }),
   ];
 }
 

@@ -19,7 +19,11 @@ export interface Operand {
   readonly slot: number;
   /** Position among the command's operands whose offset this window has; -1 if it starts at 0. */
   readonly offsetOf: number;
+  /** True if four f32 are one element of the binding. Then it starts at 0 and its flat index counts fours. */
+  readonly fours?: boolean;
 }
+
+const typeOf = ({ dtype, fours }: Operand): string => (fours ? `vec4<${dtype}>` : dtype);
 
 /**
  * An operand as a shader body sees it: `load_<name>(...)` or `store_<name>(..., value)`, with one flat row-major
@@ -53,7 +57,7 @@ export class Source {
   readonly slots: number[] = [];
   private readonly named = new Map<string, Param>();
   private readonly written = new Set<number>();
-  private readonly types = new Map<number, Element>();
+  private readonly types = new Map<number, string>();
   private readonly scalars = new Map<string, { wgsl: string; text: string }>();
   private text = '';
 
@@ -92,7 +96,7 @@ export class Source {
   /** Adds `load_<name>`. */
   load(name: string, operand: Operand, groups: readonly number[]): void {
     const { list, element } = this.element(name, operand, groups, false);
-    this.text += `fn load_${name}(${list.join(', ')}) -> ${operand.dtype} { return ${element}; }\n`;
+    this.text += `fn load_${name}(${list.join(', ')}) -> ${typeOf(operand)} { return ${element}; }\n`;
   }
 
   /** Straight-line text of an expression over `inputs`, and the names of its outputs. */
@@ -132,7 +136,7 @@ export class Source {
 
   private store(name: string, operand: Operand, groups: readonly number[], store: 'raw' | Epilogue): void {
     const { list, element } = this.element(name, operand, groups, true);
-    const head = `fn store_${name}(${[...list, `value: ${operand.dtype}`].join(', ')})`;
+    const head = `fn store_${name}(${[...list, `value: ${typeOf(operand)}`].join(', ')})`;
     if (store === 'raw') {
       this.text += `${head} { ${element} = value; }\n`;
       return;
@@ -147,20 +151,22 @@ export class Source {
   }
 
   /** The name of an operand's binding. */
-  private buffer({ slot, dtype }: Operand, write: boolean): string {
+  private buffer(operand: Operand, write: boolean): string {
+    const { slot } = operand;
+    const wanted = typeOf(operand);
     if (!this.slots.includes(slot)) this.slots.push(slot);
     if (write) this.written.add(slot);
-    const type = this.types.get(slot) ?? dtype;
-    if (type !== dtype) throw new DeviceLimitError(`one buffer cannot be bound as ${type} and as ${dtype}`);
-    this.types.set(slot, dtype);
+    const type = this.types.get(slot) ?? wanted;
+    if (type !== wanted) throw new DeviceLimitError(`one buffer cannot be bound as ${type} and as ${wanted}`);
+    this.types.set(slot, type);
     return `buffer${this.slots.indexOf(slot)}`;
   }
 
   /** The parameters and the element of an accessor with one flat index per group of axes. */
   private element(name: string, operand: Operand, groups: readonly number[], write: boolean) {
     const { offsetOf, shape, strides } = operand;
-    const offset: Param = offsetOf < 0 ? { kind: 'size', value: 0 } : { kind: 'offset', operand: offsetOf };
-    const terms = [this.param(`${name}_offset`, offset)];
+    const terms: string[] = [];
+    if (offsetOf >= 0) terms.push(this.param(`${name}_offset`, { kind: 'offset', operand: offsetOf }));
     let axis = 0;
     groups.forEach((rank, g) => {
       const end = axis + rank;
@@ -168,10 +174,10 @@ export class Source {
       axis = end;
     });
     const list = groups.map((_, g) => `i${g}: u32`);
-    return { list, element: `${this.buffer(operand, write)}[${terms.join(' + ')}]` };
+    return { list, element: `${this.buffer(operand, write)}[${terms.join(' + ') || '0u'}]` };
   }
 
-  /** What a flat index over some axes contributes to the place of an element. */
+  /** What a flat index over some axes contributes to the place of an element. Strides of 0 and 1 are in the text. */
   private flatTerms(
     name: string,
     group: number,
@@ -179,16 +185,20 @@ export class Source {
     strides: readonly number[],
   ): string[] {
     const axes = merged(shape, strides);
+    const terms: string[] = [];
     let inner = 1;
-    return axes
-      .map(({ size, stride }, i) => ({ size, stride, i }))
-      .reverse()
-      .map(({ size, stride, i }) => {
-        const quotient = inner === 1 ? `i${group}` : `i${group} / ${inner}u`;
-        const place = i === 0 ? quotient : `${quotient} % ${size}u`;
-        inner *= size;
-        return `(${place}) * ${this.param(`${name}_stride${group}_${i}`, { kind: 'size', value: stride })}`;
-      });
+    for (let i = axes.length - 1; i >= 0; i--) {
+      const { size, stride } = axes[i];
+      const quotient = inner === 1 ? `i${group}` : `i${group} / ${inner}u`;
+      const place = i === 0 ? quotient : `${quotient} % ${size}u`;
+      inner *= size;
+      if (stride === 1) terms.push(`(${place})`);
+      else if (stride !== 0)
+        terms.push(
+          `(${place}) * ${this.param(`${name}_stride${group}_${i}`, { kind: 'size', value: stride })}`,
+        );
+    }
+    return terms;
   }
 
   /** The name of a function for `scalar`. Two scalars of one name and different text get different functions. */

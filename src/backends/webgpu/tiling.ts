@@ -47,12 +47,19 @@ const power = (x: number, most = Infinity): number =>
 export const tilingKey = ({ batch, m, n, k, aByRows, bByRows }: ProductSizes): string =>
   `${power(batch)}:${power(m)}x${power(k)}x${power(n)}${aByRows ? 'r' : 'c'}${bByRows ? 'r' : 'c'}`;
 
+/** The least size of equal parts, each at most `most`, that hold x. */
+const even = (x: number, most: number): number => Math.ceil(x / Math.ceil(x / most));
+
 /** Software adapters: 8 x 8 results per thread and no barriers; 8 neighbouring threads fill a vector register. */
 function softwareTiling({ m, n }: ProductSizes): Tiling {
   const body = 'matmulDirect';
-  if (n < 4) return { body, rows: m > 8 ? 4 : 1, columns: power(n, 4), threadsM: 8, threadsN: 1 };
-  const rows = m === 1 ? 1 : m <= 4 ? 4 : 8;
-  return { body, rows, columns: power(n / 8, 8), threadsM: 1, threadsN: 8 };
+  if (n < 4) {
+    const rows = m > 8 ? even(Math.ceil(m / 8), 4) : 1;
+    return { body, rows, columns: power(n, 4), threadsM: 8, threadsN: 1 };
+  }
+  const columns = even(Math.ceil(n / 8), 8);
+  const rows = even(m, Math.min(12, Math.floor(64 / columns)));
+  return { body, rows, columns, threadsM: 1, threadsN: 8 };
 }
 
 /** GPUs: shared tiles where both sides fill one, the larger tile where it still gives every core work. */
