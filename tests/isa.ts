@@ -23,11 +23,9 @@ const VEX = /^\s*[0-9a-f]+:\s+(?:\{\w+\} )?(?:v[a-z]\w+|k(?:mov|or|and|not|xor)\
 
 /**
  * Symbols that an instruction set's object (`nm -gC --defined-only`) shows the linker beside its one table: it might
- * take them for all others' too. The compiler's pointer to the C++ runtime's personality function holds no code.
+ * take them for all others' too.
  */
 export function leakedSymbols(symbols: string): string[] {
   const names = symbols.split('\n').filter(line => line !== '');
-  return names.filter(
-    line => !/^[0-9a-f]+ (?:[DR] wl::\w+::kTable|V DW\.ref\.__gxx_personality_v0)$/.test(line),
-  );
+  return names.filter(line => !/^[0-9a-f]+ [DR] wl::\w+::kTable$/.test(line));
 }

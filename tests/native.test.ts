@@ -54,17 +54,17 @@ describe('native code without Node', () => {
     expect(await run('pool', files, ['-DPOOL_ONLY', '-fsanitize=thread'])).toBe('ok\n');
   });
 
-  it('has no data race in kernels that share the pool', { timeout: 900_000 }, async () => {
+  it('has no data race in kernels that share the pool', { timeout: 400_000 }, async () => {
     const printed = await run('race', everything, ['-DRACES_ONLY', '-fsanitize=thread']);
     expect(printed).toMatch(/^instruction sets checked: [1-9]\nok\n$/);
   });
 
-  it('stays within its memory and agrees with plain loops', { timeout: 900_000 }, async () => {
+  it('stays within its memory and agrees with plain loops', { timeout: 400_000 }, async () => {
     const printed = await run('all', everything, ['-fsanitize=address,undefined']);
     expect(printed).toMatch(/^instruction sets checked: [1-9]\nok\n$/);
   });
 
-  it.runIf(onArm)('agrees with plain loops on 64-bit ARM', { timeout: 900_000 }, async () => {
+  it.runIf(onArm)('agrees with plain loops on 64-bit ARM', { timeout: 400_000 }, async () => {
     const { cxx, runner } = onArm!;
     const printed = await run('arm', everything, ['-static'], cxx, runner);
     expect(printed).toBe('instruction sets checked: 2\nok\n');
