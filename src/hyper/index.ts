@@ -1,4 +1,5 @@
 /** Hypernetworks: condition, trunk, head. */
+export { type AttentionHeadOptions, attentionHead } from './attention.js';
 export {
   type AttentiveEncoder,
   attentionEncoder,
@@ -27,6 +28,7 @@ export { type Hypernet, type HypernetOptions, type HypernetParams, hypernet } fr
 export { mixedHead, recursiveHead, trunkHead } from './levels.js';
 export {
   diversityLoss,
+  spreadLoss,
   type WeightStatistics,
   weightGram,
   weightNormLoss,

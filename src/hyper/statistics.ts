@@ -17,7 +17,9 @@ import {
   FullGenerated,
   Generated,
   LowRankGenerated,
+  log,
   matmul,
+  max,
   mean,
   mul,
   reshape,
@@ -184,6 +186,23 @@ export function diversityLoss(theta: unknown): Tensor {
   const [T] = gram.shape;
   if (T < 2) throw new ArgumentError(`diversityLoss: needs two tasks or more, got ${T}`);
   return div(sub(sum(cosines(gram)), T), T * (T - 1));
+}
+
+/**
+ * Minus the mean logarithm of the squared distance between the weights of two different tasks, a scalar: as a loss it
+ * drives them apart whatever their norms, where `diversityLoss` asks for other directions only. Times lambda, a weight
+ * that a squared error would pull to one place settles with variance about lambda. Throws ArgumentError for fewer than
+ * two tasks.
+ */
+export function spreadLoss(theta: unknown): Tensor {
+  const gram = weightGram(theta);
+  const [T] = gram.shape;
+  if (T < 2) throw new ArgumentError(`spreadLoss: needs two tasks or more, got ${T}`);
+  const same = identity(T);
+  const own = sum(mul(gram, same), 1);
+  const squared = sub(add(expand(own, 0), expand(own, 1)), mul(gram, 2));
+  // The logarithm of the diagonal's zeros is kept out by ones; rounding may leave other distances below 0.
+  return div(sum(log(add(max(squared, 1e-12), same))), -T * (T - 1));
 }
 
 /** What `weightStatistics` finds. */

@@ -1,4 +1,5 @@
 /** Layers `{ params, init, outShape, apply }` and losses. */
+export { type AttentionOptions, attention, type TransformerOptions, transformer } from './attention.js';
 export { dropout, embedding } from './basic.js';
 export { avgPool, conv2d, flatten, maxPool } from './conv.js';
 export { dense, type WeightOptions } from './dense.js';
@@ -13,6 +14,6 @@ export {
   lambda,
   ParamSpec,
 } from './layer.js';
-export { accuracy, crossEntropy, type LossOptions, mse } from './loss.js';
+export { accuracy, crossEntropy, klNormal, type LossOptions, mse } from './loss.js';
 export { type BatchNormOptions, batchNorm, layerNorm, meanByTask } from './norm.js';
 export { type LayerLike, residual, serial } from './serial.js';

@@ -3,10 +3,13 @@ import { ArgumentError, ShapeError } from '../core/errors.js';
 import { sameShape, show } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import {
+  add,
   argmax,
   cast,
   eq,
+  exp,
   mean,
+  mul,
   crossEntropy as perRowCrossEntropy,
   type Rows,
   reshape,
@@ -65,6 +68,20 @@ export const crossEntropy = (
   options: LossOptions & { smoothing?: number } = {},
 ): Tensor =>
   reduced('crossEntropy', perRowCrossEntropy(logits, labels, { smoothing: options.smoothing ?? 0 }), options);
+
+/**
+ * KL(N(mean, exp(logVar)) || N(0, 1)) of independent normals, summed over the last axis: `[..., latent]` twice gives one
+ * value per row, reduced as asked. 0 where mean and logVar are 0 (Kingma and Welling, ICLR 2014, appendix B). Throws
+ * ShapeError.
+ */
+export function klNormal(mean: Tensor, logVar: Tensor, options: LossOptions = {}): Tensor {
+  if (!sameShape(mean.shape, logVar.shape) || mean.rank === 0)
+    throw new ShapeError(
+      `klNormal: mean ${show(mean.shape)} and logVar ${show(logVar.shape)} must have one shape [..., latent]`,
+    );
+  const terms = sub(sub(add(square(mean), exp(logVar)), 1), logVar);
+  return reduced('klNormal', mul(sum(terms, -1), 0.5), options);
+}
 
 /** Share of rows whose largest logit is the label's: logits `[..., classes]`, labels `[...]` (i32). Throws ShapeError. */
 export function accuracy(logits: Tensor, labels: Tensor, options: LossOptions = {}): Tensor {
