@@ -64,7 +64,9 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
   private readonly pool: Pool;
   private readonly staging: Pool;
   private readonly pipelines: Pipelines;
+  /** Of commands that run at once, and of compiled steps. */
   private readonly recipes: Recipes;
+  private readonly prepared: Recipes;
   private readonly params: ParamPages;
   private readonly scratch: Scratch;
   private readonly made: Made = { submits: 0, passes: 0, dispatches: 0 };
@@ -82,8 +84,9 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     this.pool = new Pool(device, USAGE.storage | USAGE.copySource | USAGE.copyTarget, 512 * MEGABYTE);
     this.staging = new Pool(device, USAGE.mapRead | USAGE.copyTarget, 64 * MEGABYTE);
     this.pipelines = new Pipelines(device);
-    this.recipes = new Recipes(device, this.pipelines, maxBindings);
-    this.params = new ParamPages(device, this.pipelines.paramsLayout);
+    this.recipes = new Recipes(device, this.pipelines, maxBindings, 'dynamic');
+    this.prepared = new Recipes(device, this.pipelines, maxBindings, 'fixed');
+    this.params = new ParamPages(device);
     this.scratch = new Scratch(this.pool);
   }
 
@@ -111,7 +114,7 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
       device: this.device,
       pool: this.pool,
       pipelines: this.pipelines,
-      recipes: this.recipes,
+      recipes: this.prepared,
       scratch: this.scratch,
       made: this.made,
       maxBindings: this.limits.maxBindings,
@@ -201,6 +204,7 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     if (tiling) this.tuning.tiles.set(key, tiling);
     else this.tuning.tiles.delete(key);
     this.recipes.clear();
+    this.prepared.clear();
   }
 
   async timed(work: () => Promise<unknown>): Promise<number | null> {
@@ -257,7 +261,8 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     const bySlot = [...operands.buffers, ...scratch];
     for (const { pipeline, slots, params, x, y } of steps) {
       const block = params.length > 0 ? this.params.put(params, offsets, immediatesOf(command)) : null;
-      recording.dispatch(pipeline, groupOf(this.pipelines, pipeline, slots, bySlot), block, x, y);
+      const group = groupOf(this.pipelines, pipeline, slots, bySlot, block);
+      recording.dispatch(pipeline, group, block?.offset ?? null, x, y);
     }
     for (const block of scratch) this.pool.give(block);
   }

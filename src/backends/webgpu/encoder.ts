@@ -4,20 +4,25 @@ import { type Block, USAGE } from './memory.js';
 import type { Pipeline, Pipelines } from './pipelines.js';
 import { MAX_PARAMS, type Param } from './source.js';
 
-const PAGE_WORDS = 8192;
+/** A page holds more blocks than one run of commands is likely to need: bind groups differ from page to page. */
+const PAGE_WORDS = 32768;
 
 interface Page {
+  /** What bind groups are cached by. */
+  readonly id: number;
   readonly buffer: GPUBuffer;
-  readonly group: GPUBindGroup;
   readonly words: Uint32Array<ArrayBuffer>;
   used: number;
 }
 
-/** Where a dispatch finds its parameter block. */
+/** Where a dispatch finds its parameter block, in bytes. */
 export interface ParamSlot {
-  readonly group: GPUBindGroup;
-  readonly offset: readonly [number];
+  readonly page: Pick<Page, 'id' | 'buffer'>;
+  readonly offset: number;
+  readonly bytes: number;
 }
+
+let pagesMade = 0;
 
 /** Parameter blocks, collected on the host and uploaded together in front of the work that reads them. */
 export class ParamPages {
@@ -27,10 +32,7 @@ export class ParamPages {
   private readonly bits = new Uint32Array(this.floats.buffer);
   private readonly alignWords: number;
 
-  constructor(
-    private readonly device: Device,
-    private readonly layout: GPUBindGroupLayout,
-  ) {
+  constructor(private readonly device: Device) {
     this.alignWords = Math.max(1, device.limits.minUniformBufferOffsetAlignment / 4);
   }
 
@@ -44,7 +46,7 @@ export class ParamPages {
       page.words[start + i] = this.wordOf(param, offsets, immediates);
     });
     page.used = Math.ceil((start + params.length) / this.alignWords) * this.alignWords;
-    return { group: page.group, offset: [start * 4] };
+    return { page, offset: start * 4, bytes: params.length * 4 };
   }
 
   /** Queues the upload of what was added since the last one, and starts over. */
@@ -64,11 +66,7 @@ export class ParamPages {
   private newPage(): Page {
     const { gpu } = this.device;
     const buffer = gpu.createBuffer({ size: PAGE_WORDS * 4, usage: USAGE.uniform | USAGE.copyTarget });
-    const group = gpu.createBindGroup({
-      layout: this.layout,
-      entries: [{ binding: 0, resource: { buffer, size: MAX_PARAMS * 4 } }],
-    });
-    return { buffer, group, words: new Uint32Array(PAGE_WORDS), used: 0 };
+    return { id: pagesMade++, buffer, words: new Uint32Array(PAGE_WORDS), used: 0 };
   }
 
   private wordOf(param: Param, offsets: readonly number[], immediates: readonly number[]): number {
@@ -91,19 +89,23 @@ export class Recording {
   private encoder: GPUCommandEncoder | null = null;
   private pass: GPUComputePassEncoder | null = null;
   private pipeline: Pipeline | null = null;
+  private group: GPUBindGroup | null = null;
   private passes = 0;
   private dispatches = 0;
 
   constructor(private readonly device: Device) {}
 
-  dispatch(pipeline: Pipeline, group: GPUBindGroup, params: ParamSlot | null, x: number, y: number): void {
+  /** `offset` is that of the parameter block, where the pipeline's layout has it dynamic. Each call costs: none is idle. */
+  dispatch(pipeline: Pipeline, group: GPUBindGroup, offset: number | null, x: number, y: number): void {
     if (pipeline.error) throw pipeline.error;
     const pass = (this.pass ??= this.beginPass());
     if (pipeline !== this.pipeline) pass.setPipeline(pipeline.handle);
     this.pipeline = pipeline;
-    pass.setBindGroup(0, group);
-    if (params) pass.setBindGroup(1, params.group, params.offset);
-    pass.dispatchWorkgroups(x, y);
+    if (offset !== null) pass.setBindGroup(0, group, [offset]);
+    else if (group !== this.group) pass.setBindGroup(0, group);
+    this.group = offset === null ? group : null;
+    if (y === 1) pass.dispatchWorkgroups(x);
+    else pass.dispatchWorkgroups(x, y);
     this.dispatches++;
   }
 
@@ -136,6 +138,7 @@ export class Recording {
     this.pass?.end();
     this.pass = null;
     this.pipeline = null;
+    this.group = null;
   }
 }
 
@@ -145,8 +148,10 @@ export const groupOf = (
   pipeline: Pipeline,
   slots: readonly number[],
   blocks: readonly Block[],
+  params: ParamSlot | null,
 ): GPUBindGroup =>
   pipelines.bindGroup(
     pipeline.layout,
     slots.map(slot => blocks[slot]),
+    params,
   );

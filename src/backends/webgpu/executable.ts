@@ -86,9 +86,9 @@ export class PreparedPlan implements Executable {
     private readonly plan: Plan,
     private readonly services: Services,
   ) {
-    const { device, pipelines, scratch } = services;
+    const { device, scratch } = services;
     for (const [i, storage] of plan.externals.entries()) this.externalAt.set(storage, i);
-    this.params = new ParamPages(device, pipelines.paramsLayout);
+    this.params = new ParamPages(device);
     this.scratch = scratch.take(plan.buffers);
     this.firstReader = this.findFirstReaders();
     // Pipelines are made now, as if no two externals shared a buffer; which buffers they have is known at a run.
@@ -100,8 +100,7 @@ export class PreparedPlan implements Executable {
     device.check();
     this.bind(externals);
     const recording = new Recording(device);
-    for (const { pipeline, group, params, x, y } of this.dispatches)
-      recording.dispatch(pipeline, group!, params, x, y);
+    for (const { pipeline, group, x, y } of this.dispatches) recording.dispatch(pipeline, group!, null, x, y);
     recording.submit(made);
   }
 
@@ -127,7 +126,8 @@ export class PreparedPlan implements Executable {
       const same =
         previous && dispatch.uses.every(use => use >= bound.length || bound[use] === previous[use]);
       if (dispatch.group && same) continue;
-      dispatch.group = groupOf(this.services.pipelines, dispatch.pipeline, dispatch.uses, blocks);
+      const { pipeline, uses, params } = dispatch;
+      dispatch.group = groupOf(this.services.pipelines, pipeline, uses, blocks, params);
     }
   }
 

@@ -1,6 +1,7 @@
 /** Shader text to pipelines, buffers to bind groups: both cached, both counted. */
 import { MemoryError, type WeightloomError } from '../../core/errors.js';
 import type { Device } from './device.js';
+import type { ParamSlot } from './encoder.js';
 import { type Block, Lru } from './memory.js';
 import { MAX_PARAMS } from './source.js';
 
@@ -12,13 +13,19 @@ const PIPELINES = 4096;
 const BIND_GROUPS = 4096;
 const BIND_GROUPS_PER_TASK = 32768;
 const COMPUTE_STAGE = 0x4;
+const PARAM_BYTES = MAX_PARAMS * 4;
+
+/**
+ * Where the parameter block of a dispatch lies, the last binding of the one group there is: at an offset that its bind
+ * group fixes, which makes the cheapest replay, or that is given with each dispatch.
+ */
+export type ParamsAt = 'fixed' | 'dynamic';
 
 export interface Layout {
   readonly id: number;
   readonly group: GPUBindGroupLayout;
-  readonly plain: GPUPipelineLayout;
-  /** With a parameter block as group 1. */
-  readonly withParams: GPUPipelineLayout;
+  readonly pipeline: GPUPipelineLayout;
+  readonly params: ParamsAt | null;
 }
 
 export interface Pipeline {
@@ -34,36 +41,26 @@ export class Pipelines {
   private readonly pipelines = new Lru<string, Pipeline>(PIPELINES);
   private readonly groups = new Lru<string, GPUBindGroup>(BIND_GROUPS);
   private madeInTask = 0;
-  /** The layout of group 1: a parameter block at a dynamic offset. */
-  readonly paramsLayout: GPUBindGroupLayout;
   /** Made so far. */
   made = { pipelines: 0, bindGroups: 0 };
 
-  constructor(private readonly device: Device) {
-    this.paramsLayout = device.gpu.createBindGroupLayout({
-      entries: [
-        {
-          binding: 0,
-          visibility: COMPUTE_STAGE,
-          buffer: { type: 'uniform', hasDynamicOffset: true, minBindingSize: MAX_PARAMS * 4 },
-        },
-      ],
-    });
-  }
+  constructor(private readonly device: Device) {}
 
   /**
-   * The pipeline of a shader whose bindings have `signature` ('w' read and written, 'r' read, in order), with or without
-   * a parameter block. A mistake in the text is told by the next read, or by the next use of the pipeline.
+   * The pipeline of a shader whose bindings have `signature` ('w' read and written, 'r' read, in order), with a parameter
+   * block behind them unless `params` is null. A mistake in the text is told by the next read, or by the next use of the
+   * pipeline.
    */
-  pipeline(code: string, signature: string, params: boolean, what: string): Pipeline {
-    const known = this.pipelines.get(code);
+  pipeline(code: string, signature: string, params: ParamsAt | null, what: string): Pipeline {
+    const key = `${params} ${code}`;
+    const known = this.pipelines.get(key);
     if (known) return known;
     const { gpu } = this.device;
-    const layout = this.layout(signature);
+    const layout = this.layout(signature, params);
     const make = (): Pipeline => {
       const module = gpu.createShaderModule({ code });
       const descriptor = {
-        layout: params ? layout.withParams : layout.plain,
+        layout: layout.pipeline,
         compute: { module, entryPoint: 'main' },
       };
       return { handle: gpu.createComputePipeline(descriptor), layout, error: null };
@@ -72,18 +69,25 @@ export class Pipelines {
       made.error = error;
     });
     this.made.pipelines++;
-    return this.pipelines.set(code, pipeline);
+    return this.pipelines.set(key, pipeline);
   }
 
   /** Throws MemoryError if too many had to be made without the event loop coming round. */
-  bindGroup(layout: Layout, blocks: readonly Block[]): GPUBindGroup {
+  bindGroup(layout: Layout, blocks: readonly Block[], params: ParamSlot | null): GPUBindGroup {
     let key = `${layout.id}`;
     for (const block of blocks) key += `,${block.id}`;
+    const fixed = layout.params === 'fixed';
+    if (params) key += `;${params.page.id}${fixed ? `+${params.offset}` : ''}`;
     const known = this.groups.get(key);
     if (known) return known;
     this.countInTask();
     this.made.bindGroups++;
-    const entries = blocks.map(({ buffer }, binding) => ({ binding, resource: { buffer } }));
+    const resources: GPUBufferBinding[] = blocks.map(({ buffer }) => ({ buffer }));
+    if (params) {
+      const { page, offset, bytes } = params;
+      resources.push({ buffer: page.buffer, ...(fixed ? { offset, size: bytes } : { size: PARAM_BYTES }) });
+    }
+    const entries = resources.map((resource, binding) => ({ binding, resource }));
     return this.groups.set(key, this.device.gpu.createBindGroup({ layout: layout.group, entries }));
   }
 
@@ -101,24 +105,23 @@ export class Pipelines {
       );
   }
 
-  private layout(signature: string): Layout {
-    const known = this.layouts.get(signature);
+  private layout(signature: string, params: ParamsAt | null): Layout {
+    const key = `${signature} ${params}`;
+    const known = this.layouts.get(key);
     if (known) return known;
     const { gpu } = this.device;
+    const buffers = [...signature].map(
+      (mode): GPUBufferBindingLayout => ({ type: mode === 'w' ? 'storage' : 'read-only-storage' }),
+    );
+    if (params === 'fixed') buffers.push({ type: 'uniform' });
+    if (params === 'dynamic')
+      buffers.push({ type: 'uniform', hasDynamicOffset: true, minBindingSize: PARAM_BYTES });
     const group = gpu.createBindGroupLayout({
-      entries: [...signature].map((mode, binding) => ({
-        binding,
-        visibility: COMPUTE_STAGE,
-        buffer: { type: mode === 'w' ? 'storage' : 'read-only-storage' },
-      })),
+      entries: buffers.map((buffer, binding) => ({ binding, visibility: COMPUTE_STAGE, buffer })),
     });
-    const layout = {
-      id: this.layouts.size,
-      group,
-      plain: gpu.createPipelineLayout({ bindGroupLayouts: [group] }),
-      withParams: gpu.createPipelineLayout({ bindGroupLayouts: [group, this.paramsLayout] }),
-    };
-    this.layouts.set(signature, layout);
+    const pipeline = gpu.createPipelineLayout({ bindGroupLayouts: [group] });
+    const layout = { id: this.layouts.size, group, pipeline, params };
+    this.layouts.set(key, layout);
     return layout;
   }
 }

@@ -5,7 +5,7 @@ import type { Device } from './device.js';
 import { denseStrides, type Pass, product } from './kernel.js';
 import { kernels } from './launch.js';
 import { Lru } from './memory.js';
-import type { Pipeline, Pipelines } from './pipelines.js';
+import type { ParamsAt, Pipeline, Pipelines } from './pipelines.js';
 import { shaders } from './shaders.gen.js';
 import { type Operand, type Param, Source } from './source.js';
 
@@ -53,6 +53,7 @@ export class Recipes {
     private readonly device: Device,
     private readonly pipelines: Pipelines,
     private readonly maxBindings: number,
+    private readonly paramsAt: ParamsAt,
   ) {}
 
   /** The dispatches of a command. Throws KernelError or DeviceLimitError. */
@@ -120,7 +121,12 @@ export class Recipes {
         `${command.op}: kernel '${command.kernel}' needs ${source.slots.length} buffers, at most ${this.maxBindings} can be bound`,
       );
     const what = `${command.op} (kernel '${command.kernel}')`;
-    const pipeline = this.pipelines.pipeline(code, source.signature, source.params.length > 0, what);
+    const pipeline = this.pipelines.pipeline(
+      code,
+      source.signature,
+      source.params.length > 0 ? this.paramsAt : null,
+      what,
+    );
     return { pipeline, slots: source.slots, params: source.params, x, y };
   }
 }

@@ -126,7 +126,7 @@ export class Source {
     );
     const block =
       fields.length > 0
-        ? `struct Params {\n${fields.join('')}}\n@group(1) @binding(0) var<uniform> params: Params;\n`
+        ? `struct Params {\n${fields.join('')}}\n@group(0) @binding(${this.slots.length}) var<uniform> params: Params;\n`
         : '';
     const functions = [...this.scalars.values()].map(scalar => scalar.text).join('');
     const text = functions + this.text + body;
