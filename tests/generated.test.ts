@@ -41,7 +41,7 @@ import {
   vjp,
   withBackend,
 } from '../src/index.js';
-import { machines } from '../src/program/plan.js';
+import { machines } from '../src/program/rates.js';
 import { counting, expectDerivatives, expectSameTree } from './derivatives.js';
 
 const ref = createRef({ float: 64 });

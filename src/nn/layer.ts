@@ -5,7 +5,8 @@ import type { Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
 import { add, full, mul, normal, type Rows, split } from '../ops/index.js';
 import { weave } from '../ops/linear.js';
-import { machineOfBackend, type Strategy } from '../program/plan.js';
+import type { Strategy } from '../program/plan.js';
+import { machineOf } from '../program/rates.js';
 
 /** How many values feed one output (`in`), how many outputs one value feeds (`out`), and the gain of the layer. */
 export interface Fan {
@@ -138,5 +139,5 @@ export function expectShape(path: string, given: { readonly shape: Shape } | und
 export function weaveFor<P>(params: P, x: Tensor, { rows, strategy }: ApplyOptions): P {
   const offsets = rows && (ArrayBuffer.isView(rows) ? rows.length : rows.shape[0]);
   const perTask = offsets ? x.shape[0] / Math.max(offsets - 1, 1) : (x.shape[1] ?? 1);
-  return weave(params, perTask, { strategy, machine: machineOfBackend(x.backend.name) });
+  return weave(params, perTask, { strategy, machine: machineOf(x.backend) });
 }

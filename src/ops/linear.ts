@@ -8,17 +8,14 @@ import { ArgumentError, ShapeError } from '../core/errors.js';
 import { type Shape, show, sizeOf } from '../core/shape.js';
 import { Tensor, withBackend } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-import {
-  type LinearPlan,
-  type Machine,
-  machineOfBackend,
-  planLinear,
-  type Strategy,
-} from '../program/plan.js';
+import { type LinearPlan, type PlanOptions, planLinear, type Strategy } from '../program/plan.js';
+import { machineOf } from '../program/rates.js';
+import { concat } from './concat.js';
 import { full, tensor } from './create.js';
+import { checkpoint } from './custom.js';
 import { add, mul } from './elementwise.js';
 import {
-  type ChunkedGenerated,
+  ChunkedGenerated,
   FullGenerated,
   Generated,
   LowRankGenerated,
@@ -30,6 +27,7 @@ import {
 } from './generated.js';
 import { matmul } from './matmul.js';
 import { raggedMatmul } from './ragged.js';
+import { unpack } from './unpack.js';
 import { expand, reshape } from './views.js';
 
 /** Task t owns rows `rows[t] .. rows[t+1]-1`: i32 `[T+1]`, from 0 to the number of rows. */
@@ -114,9 +112,61 @@ function applyWeight(x: Tensor, w: Weight, rows: Tensor | undefined, strategy?: 
     return byTask(x, merged => matmul(merged, w));
   }
   const perTask = rows ? x.shape[0] / Math.max(w.tasks, 1) : sizeOf(x.shape.slice(1, -1));
-  const chosen = planOf(w, perTask, { strategy, machine: machineOfBackend(x.backend.name) }).strategy;
-  if (chosen === 'materialise') return applyWeight(x, w.materialise(), rows);
+  const chosen = planOf(w, perTask, {
+    strategy,
+    machine: machineOf(x.backend),
+    pass: x.deps === 0 ? undefined : 'fwdbwd',
+    whole: rows !== undefined,
+  });
+  if (chosen.parts > 1) return inParts(x, w, chosen);
+  if (chosen.strategy === 'materialise') return applyWeight(x, w.materialise(), rows);
   return rows ? unwoven(x, w, rows) : byTask(x, merged => unwoven(merged, w, undefined));
+}
+
+/** What a generated weight is made of: what each task has its own of, and what all share. */
+function partsOf(w: Generated): {
+  own: Tensor[];
+  shared: Tensor[];
+  make(own: Tensor[], shared: Tensor[]): Generated;
+} {
+  const { base } = w as FullGenerated;
+  const shared = base ? [base] : [];
+  if (w instanceof LowRankGenerated)
+    return {
+      own: [w.a, w.b],
+      shared,
+      make: ([a, b], [base = null]) => new LowRankGenerated(a, b, w.scale, base, w.weightShape),
+    };
+  const { code, basis } = w as FullGenerated | ChunkedGenerated;
+  return {
+    own: [code],
+    shared: [basis, ...shared],
+    make: ([code], [basis, base = null]) =>
+      w instanceof ChunkedGenerated
+        ? new ChunkedGenerated(code, basis, w.weightShape, base, w.start)
+        : new FullGenerated(code, basis, base),
+  };
+}
+
+/** Some tasks after the others, so that the weights of few are there at a time; gradients make them again. */
+function inParts(x: Tensor, w: Generated, { strategy, parts }: LinearPlan): Tensor {
+  const { own, shared, make } = partsOf(w);
+  const most = Math.ceil(w.tasks / parts);
+  const sizes = Array.from({ length: Math.ceil(w.tasks / most) }, (_, k) =>
+    Math.min(most, w.tasks - k * most),
+  );
+  const cut = own.map(part => unpack(part, sizes, 0));
+  const run = checkpoint((x: Tensor, own: Tensor[], shared: Tensor[]) =>
+    applyWeight(x, make(own, shared), undefined, strategy),
+  );
+  const ys = unpack(x, sizes, 0).map((x, k) =>
+    run(
+      x,
+      cut.map(parts => parts[k]),
+      shared,
+    ),
+  );
+  return concat(ys, 0);
 }
 
 /** `[T,...,i]` as `[T,n,i]`, and the result back. */
@@ -144,15 +194,15 @@ function unwoven(x: Tensor, w: Generated, rows: Tensor | undefined): Tensor {
 }
 
 /**
- * How `linear` would apply a generated weight to `rows` rows of each task: the choice, its cost and what it beat.
+ * How `linear` would apply a generated weight to `rows` rows of each task: the choice, its cost and what it beat. Unless
+ * told for which pass, it plans for gradients too where the weight carries one.
  * Throws ShapeError for a weight that is no matrix.
  */
-export function planOf(
-  w: Generated,
-  rows: number,
-  options: { strategy?: Strategy; machine?: string | Machine } = {},
-): LinearPlan {
+export function planOf(w: Generated, rows: number, options: PlanOptions = {}): LinearPlan {
   const { tasks, weightShape } = w;
+  const { own, shared } = partsOf(w);
+  const carries = [...own, ...shared].some(({ deps }) => deps !== 0);
+  const planned: PlanOptions = { ...options, pass: options.pass ?? (carries ? 'fwdbwd' : 'fwd') };
   if (weightShape.length !== 2)
     throw new ShapeError(`planOf: ${show(weightShape)} is no matrix; only materialise applies it`);
   const [i, out] = weightShape;
@@ -166,10 +216,10 @@ export function planOf(
         base: w.base !== null,
         windowed: w.projection !== null,
       },
-      options,
+      planned,
     );
   if (w instanceof LowRankGenerated)
-    return planLinear({ kind: 'lowRank', ...sizes, code: w.a.shape[2], base: w.base !== null }, options);
+    return planLinear({ kind: 'lowRank', ...sizes, code: w.a.shape[2], base: w.base !== null }, planned);
   const { code, basis, base } = w as ChunkedGenerated;
   return planLinear(
     {
@@ -180,7 +230,7 @@ export function planOf(
       chunk: basis.shape[1],
       base: base !== null,
     },
-    options,
+    planned,
   );
 }
 
@@ -188,17 +238,16 @@ export function planOf(
  * The tree with those generated weights materialised for which that is the plan at `rows` rows per task: all pieces of
  * a projection by one product where each of its matrices would be materialised anyway. The others stay generated.
  */
-export function weave<T>(
-  theta: T,
-  rows: number,
-  options: { strategy?: Strategy; machine?: string | Machine } = {},
-): T {
+export function weave<T>(theta: T, rows: number, options: PlanOptions = {}): T {
   if (options.strategy === 'materialise') return materialise(theta) as T;
   const woven = new Map<unknown, Tensor>();
   for (const pieces of projections(theta)) {
     const matrices = pieces.filter(w => w.weightShape.length === 2);
-    if (matrices.every(w => planOf(w, rows, options).strategy === 'materialise'))
-      for (const [piece, w] of weaveProjection(pieces)) woven.set(piece, w);
+    const whole = (w: FullGenerated) => {
+      const { strategy, parts } = planOf(w, rows, options);
+      return strategy === 'materialise' && parts === 1;
+    };
+    if (matrices.every(whole)) for (const [piece, w] of weaveProjection(pieces)) woven.set(piece, w);
   }
   return woven.size === 0 ? theta : tree.map(leaf => woven.get(leaf) ?? leaf, theta);
 }

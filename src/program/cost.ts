@@ -5,7 +5,7 @@
 import type { Command, Expr, View } from '../core/backend.js';
 import { ArgumentError } from '../core/errors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
-import type { Machine } from './plan.js';
+import type { Machine } from './rates.js';
 
 /** Operations and compulsory traffic of one kernel, in f32 operations and bytes. */
 export interface KernelCost {

@@ -1,8 +1,10 @@
 /**
- * How a generated weight is applied to rows: every way there is, its cost by a roofline, and the cheapest. Pure
- * arithmetic on sizes, so that a choice can be explained, tested and overridden without running anything.
+ * How a generated weight is applied to rows: every way there is, its predicted cost, and the cheapest that
+ * fits the memory there is. Pure arithmetic on sizes, so that a choice can be explained,
+ * tested and overridden without running anything.
  */
-import { ArgumentError } from '../core/errors.js';
+import { ArgumentError, MemoryContractError } from '../core/errors.js';
+import { type Machine, machines, type Pass, type PlanStep, secondsOf } from './rates.js';
 
 /**
  * - `materialise`: W[t] = Σ_e code[t,e] basis[e], then one product per task.
@@ -31,47 +33,29 @@ export interface LinearShapes {
   readonly windowed?: boolean;
 }
 
-/** What the roofline is made of. */
-export interface Machine {
-  /** Sustained f32 operations per second of a large product. */
-  readonly flops: number;
-  /** Sustained bytes per second between memory and the kernel. */
-  readonly bandwidth: number;
-  /** Seconds one kernel costs beside its work. */
-  readonly launch: number;
-}
-
-/** Round figures by backend: two AVX-512 server cores, a data-centre GPU, plain TypeScript. */
-export const machines: Readonly<Record<string, Machine>> = {
-  cpu: { flops: 120e9, bandwidth: 40e9, launch: 2e-6 },
-  webgpu: { flops: 20e12, bandwidth: 2e12, launch: 4e-6 },
-  ref: { flops: 0.3e9, bandwidth: 4e9, launch: 1e-6 },
-};
-
-/** What is assumed of a backend: its own figures, or those of `cpu` for one that is not in the table. */
-export const machineOfBackend = (name: string): Machine => machines[name] ?? machines.cpu;
-
-/** One kernel of a plan. */
-export interface PlanStep {
-  readonly what: string;
-  readonly flops: number;
-  readonly bytes: number;
-}
-
-/** One way to apply the weight, and what it costs forward. */
+/** One way to apply the weight, and what it costs. */
 export interface Candidate {
   readonly strategy: Strategy;
+  /** Of the forward pass, of one part of the tasks. */
   readonly steps: readonly PlanStep[];
+  /** The tasks are cut in so many parts, one after the other; the backward pass then makes each part's weights again. */
+  readonly parts: number;
+  /** Of the forward pass, all parts together. */
   readonly flops: number;
   readonly bytes: number;
-  /** Predicted: each step takes the longer of its operations and its bytes, plus a launch. */
+  /** Temporaries alive at once, without operands and result: what `maxBytes` bounds. */
+  readonly workspace: number;
+  /** Predicted for the pass asked for. */
   readonly seconds: number;
 }
 
 export interface LinearPlan {
   readonly shapes: LinearShapes;
   readonly machine: Machine;
+  readonly pass: Pass;
   readonly strategy: Strategy;
+  /** Of the strategy's candidate. */
+  readonly parts: number;
   /** True if the caller chose. */
   readonly forced: boolean;
   /** Cheapest first. */
@@ -83,9 +67,18 @@ export interface LinearPlan {
 export interface PlanOptions {
   /** Takes the choice out of the planner's hands. */
   readonly strategy?: Strategy;
-  /** A backend's name, or constants of your own; 'cpu' unless given. */
+  /** A backend's name, or figures of your own; 'cpu' unless given. */
   readonly machine?: string | Machine;
+  /** What is to be fast: 'fwd' unless given. */
+  readonly pass?: Pass;
+  /** Temporaries may take so many bytes (of a step's `maxBytes` unless given): tasks are cut in parts where they would take more. */
+  readonly maxBytes?: number;
+  /** The tasks cannot be cut in parts (rows in unequal numbers). */
+  readonly whole?: boolean;
 }
+
+/** What holds for every generated layer applied from now on, where nothing else is said; `compile` sets it. */
+export const planning = { maxBytes: Infinity };
 
 const available: Readonly<Record<LinearShapes['kind'], readonly Strategy[]>> = {
   full: ['materialise', 'reorder'],
@@ -93,86 +86,151 @@ const available: Readonly<Record<LinearShapes['kind'], readonly Strategy[]>> = {
   lowRank: ['materialise', 'lowRank'],
 };
 
-/** A product `[m,k] · [k,n]` of `T` tasks; the right side may be one for all. Everything passes memory once. */
-const product = (what: string, T: number, m: number, k: number, n: number, shared = false): PlanStep => ({
+/** A product `[m,k] · [k,n]` of each of `T` tasks. Everything passes memory once. */
+const each = (what: string, T: number, m: number, k: number, n: number): PlanStep => ({
   what,
+  kind: 'apply',
+  tasks: T,
+  lines: T * m,
   flops: 2 * T * m * k * n,
-  bytes: 4 * (T * m * (k + n) + (shared ? 1 : T) * k * n),
+  bytes: 4 * T * (m * (k + n) + k * n),
 });
-const pass = (what: string, flops: number, elements: number): PlanStep => ({
+/** A product `[m,k] · [k,n]` with a matrix that is one for all. */
+const shared = (what: string, kind: 'weave' | 'contract', m: number, k: number, n: number): PlanStep => ({
   what,
+  kind,
+  tasks: 1,
+  lines: m,
+  flops: 2 * m * k * n,
+  bytes: 4 * (m * (k + n) + k * n),
+});
+const pass = (what: string, lines: number, flops: number, elements: number): PlanStep => ({
+  what,
+  kind: 'pass',
+  tasks: 1,
+  lines,
   flops,
   bytes: 4 * elements,
 });
 
 function weaving(s: LinearShapes): PlanStep {
   const { tasks: T, in: i, out: o, code: E } = s;
-  if (s.kind === 'lowRank') return product('W = a · b', T, i, E, o);
-  if (s.kind === 'full') return product('W = code · basis', T, 1, E, i * o, true);
+  if (s.kind === 'lowRank') return each('W = a · b', T, i, E, o);
+  if (s.kind === 'full') return shared('W = code · basis', 'weave', T, E, i * o);
   const { chunks = 1, chunk = i * o } = s;
-  return product('W = code · basis', T, chunks, E, chunk, true);
+  return shared('W = code · basis', 'weave', T * chunks, E, chunk);
 }
 
 function stepsOf(strategy: Strategy, s: LinearShapes): PlanStep[] {
   const { tasks: T, rows: n, in: i, out: o, code: E, base, windowed } = s;
-  const shared = base
-    ? [product('x · base', T, n, i, o, true), pass('sum of both', T * n * o, 3 * T * n * o)]
+  const fromBase = base
+    ? [shared('x · base', 'contract', T * n, i, o), pass('sum of both', T * n, T * n * o, 3 * T * n * o)]
     : [];
   switch (strategy) {
     case 'materialise':
       return [
         weaving(s),
-        ...(base ? [pass('W + base', T * i * o, 2 * T * i * o + i * o)] : []),
-        product('y = x · W', T, n, i, o),
+        ...(base ? [pass('W + base', T, T * i * o, 2 * T * i * o + i * o)] : []),
+        each('y = x · W', T, n, i, o),
       ];
     case 'reorder':
       return [
-        ...(windowed ? [pass('basis made dense', 0, 2 * E * i * o)] : []),
-        pass('code ⊗ x', T * n * E * i, T * (E + n * i + n * E * i)),
-        product('y = (code ⊗ x) · basis', T, n, E * i, o, true),
-        ...shared,
+        ...(windowed ? [pass('basis made dense', E * i, 0, 2 * E * i * o)] : []),
+        {
+          what: 'code ⊗ x',
+          kind: 'outer',
+          tasks: T,
+          lines: T * n * E,
+          flops: T * n * E * i,
+          bytes: 4 * T * (E + n * i + n * E * i),
+        },
+        shared('y = (code ⊗ x) · basis', 'contract', T * n, E * i, o),
+        ...fromBase,
       ];
     case 'lowRank':
-      return [product('h = x · a', T, n, i, E), product('y = h · b', T, n, E, o), ...shared];
+      return [each('h = x · a', T, n, i, E), each('y = h · b', T, n, E, o), ...fromBase];
   }
 }
 
-function cost(strategy: Strategy, shapes: LinearShapes, machine: Machine): Candidate {
-  const steps = stepsOf(strategy, shapes);
-  const total = (f: (step: PlanStep) => number) => steps.reduce((sum, step) => sum + f(step), 0);
+/** Bytes of what a plan makes beside its result; with gradients, of theirs too. */
+function workspaceOf(strategy: Strategy, s: LinearShapes, pass: Pass): number {
+  const { tasks: T, rows: n, in: i, out: o, code: E, windowed, base } = s;
+  const twice = pass === 'fwd' ? 1 : 2;
+  const fromBase = base ? T * n * o : 0;
+  const elements = {
+    materialise: twice * T * Math.max(i * o, (s.chunks ?? 1) * (s.chunk ?? 0)),
+    reorder: twice * (T * n * E * i + (windowed ? E * i * o : 0)) + fromBase,
+    lowRank: twice * T * n * E + fromBase,
+  };
+  return 4 * elements[strategy];
+}
+
+function cost(strategy: Strategy, s: LinearShapes, machine: Machine, pass: Pass, parts: number): Candidate {
+  const tasks = Math.ceil(s.tasks / parts);
+  const part = parts === 1 ? s : { ...s, tasks };
+  const steps = stepsOf(strategy, part);
+  const total = (f: (step: PlanStep) => number) => parts * steps.reduce((sum, step) => sum + f(step), 0);
+  // Each part has a gradient of the basis, added to those before it.
+  const gradients = pass === 'fwdbwd' && s.kind === 'full' ? 8 * s.code * s.in * s.out : 0;
+  const again = pass === 'fwdbwd' && parts > 1;
   return {
     strategy,
     steps,
+    parts,
     flops: total(step => step.flops),
     bytes: total(step => step.bytes),
-    seconds: total(
-      step => machine.launch + Math.max(step.flops / machine.flops, step.bytes / machine.bandwidth),
-    ),
+    workspace: workspaceOf(strategy, part, pass) + (parts > 1 ? gradients : 0),
+    seconds:
+      total(step => secondsOf(step, machine, pass)) +
+      (again ? total(step => secondsOf(step, machine, 'fwd')) : 0),
   };
 }
 
+/** The candidate in the fewest parts that fit, or in as many as there are tasks. */
+function fitted(strategy: Strategy, s: LinearShapes, machine: Machine, options: PlanOptions): Candidate {
+  const { pass = 'fwd', maxBytes = planning.maxBytes, whole = false } = options;
+  const inParts = (parts: number) => cost(strategy, s, machine, pass, parts);
+  let parts = 1;
+  const most = whole ? 1 : Math.max(1, s.tasks);
+  while (parts < most && inParts(parts).workspace > maxBytes) parts = Math.min(most, 2 * parts);
+  // The fewest tasks that the last doubling left too many.
+  for (let step = parts >> 2; step >= 1; step >>= 1)
+    if (inParts(parts - step).workspace <= maxBytes) parts -= step;
+  return inParts(parts);
+}
+
 /**
- * The cheapest way to apply a generated linear layer, forward; the backward pass costs each about twice that, so the
- * order is the same. Throws ArgumentError for a strategy this kind of weight does not have, or a size that is none.
+ * The cheapest way to apply a generated linear layer within `maxBytes`. Throws ArgumentError for a strategy this kind of
+ * weight does not have, or a size that is none; MemoryContractError, with the shortfall, where no way fits.
  */
 export function planLinear(shapes: LinearShapes, options: PlanOptions = {}): LinearPlan {
   const { tasks, rows, in: i, out, code } = shapes;
   for (const [name, n] of Object.entries({ tasks, rows, in: i, out, code }))
     if (!(n >= 0 && n < Infinity)) throw new ArgumentError(`planLinear: ${name} must be a size, got ${n}`);
   const ways = available[shapes.kind];
-  const { strategy: wanted } = options;
+  const { strategy: wanted, pass = 'fwd', maxBytes = planning.maxBytes } = options;
   if (wanted && !ways.includes(wanted))
     throw new ArgumentError(
       `planLinear: a ${shapes.kind} weight has the plans ${ways.join(', ')}, not ${wanted}`,
     );
-  const machine = machineOf(options.machine ?? 'cpu');
-  const candidates = ways.map(way => cost(way, shapes, machine)).sort((a, b) => a.seconds - b.seconds);
-  const strategy = wanted ?? candidates[0].strategy;
-  const plan = { shapes, machine, strategy, forced: wanted !== undefined, candidates };
+  const machine = machineNamed(options.machine ?? 'cpu');
+  const candidates = ways
+    .map(way => fitted(way, shapes, machine, options))
+    .sort((a, b) => Number(a.workspace > maxBytes) - Number(b.workspace > maxBytes) || a.seconds - b.seconds);
+  const chosen = candidates.find(c => !wanted || c.strategy === wanted)!;
+  if (chosen.workspace > maxBytes) {
+    const least = Math.min(...candidates.filter(c => !wanted || c === chosen).map(c => c.workspace));
+    throw new MemoryContractError(
+      `planLinear: a ${shapes.kind} weight [${i},${out}] for ${tasks} tasks needs ${least} bytes of temporaries at ` +
+        `least, ${least - maxBytes} more than maxBytes = ${maxBytes}`,
+    );
+  }
+  const { strategy, parts } = chosen;
+  const plan = { shapes, machine, pass, strategy, parts, forced: wanted !== undefined, candidates };
   return { ...plan, explain: () => explain(plan) };
 }
 
-function machineOf(machine: string | Machine): Machine {
+function machineNamed(machine: string | Machine): Machine {
   if (typeof machine !== 'string') return machine;
   const found = machines[machine];
   if (!found)
@@ -194,10 +252,12 @@ const flopsText = (x: number) => sized(x, ['FLOP', 'kFLOP', 'MFLOP', 'GFLOP', 'T
 const bytesText = (x: number) => sized(x, ['B', 'kB', 'MB', 'GB', 'TB']);
 const timeText = (x: number) => sized(x * 1e9, ['ns', 'us', 'ms', 's']);
 
-function explain({ shapes: s, machine, strategy, forced, candidates }: Omit<LinearPlan, 'explain'>): string {
+function explain(plan: Omit<LinearPlan, 'explain'>): string {
+  const { shapes: s, machine, pass, strategy, forced, candidates } = plan;
   const chosen = candidates.find(c => c.strategy === strategy)!;
   const line = (c: Candidate) =>
-    `${c.strategy}: ${flopsText(c.flops)}, ${bytesText(c.bytes)}, ${timeText(c.seconds)} (${c.steps.map(x => x.what).join('; ')})`;
+    `${c.strategy}${c.parts > 1 ? ` in ${c.parts} parts` : ''}: ${flopsText(c.flops)}, ${bytesText(c.bytes)}, ` +
+    `${bytesText(c.workspace)} of temporaries, ${timeText(c.seconds)} (${c.steps.map(x => x.what).join('; ')})`;
   const why = (c: Candidate) => {
     const ratio = (f: (c: Candidate) => number) => (f(c) / f(chosen)).toPrecision(2);
     const slower = c.seconds >= chosen.seconds;
@@ -205,8 +265,11 @@ function explain({ shapes: s, machine, strategy, forced, candidates }: Omit<Line
   };
   return [
     `${s.kind} weight [${s.in},${s.out}] for ${s.tasks} tasks of ${s.rows} rows, code ${s.code}: ${strategy}${forced ? ' (as asked)' : ''}`,
+    `seconds ${pass === 'fwd' ? 'forward' : 'with gradients'}, operations and bytes forward`,
     line(chosen),
     ...candidates.filter(c => c !== chosen).flatMap(c => [line(c), why(c)]),
-    `machine: ${flopsText(machine.flops)}/s, ${bytesText(machine.bandwidth)}/s, ${timeText(machine.launch)} a kernel`,
+    machine.rates
+      ? 'machine: by rates measured on it'
+      : `machine: ${flopsText(machine.flops)}/s, ${bytesText(machine.bandwidth)}/s, ${timeText(machine.launch)} a kernel`,
   ].join('\n');
 }
