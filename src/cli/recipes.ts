@@ -16,6 +16,7 @@ import {
   drawEpisodes,
   generatedClassifier,
   hypernetLearner,
+  hyperTransformer,
   type Learner,
   latentLearner,
   type MamlOptions,
@@ -48,6 +49,8 @@ export const METHODS = [
   'reptile',
   'cavia',
   'protonet',
+  'hypertransformer',
+  'hypertransformer-logits',
   'finetune',
   'separate',
 ] as const;
@@ -215,6 +218,8 @@ function regression(family: TaskFamily, method: Method): Recipe {
         optimiser: steps => sgd(linearSchedule(1, 0.05, steps)),
       };
     case 'protonet':
+    case 'hypertransformer':
+    case 'hypertransformer-logits':
     case 'finetune':
     case 'separate':
       throw new ArgumentError(`${method} is no method for regression like ${family.name}; expected another`);
@@ -245,6 +250,11 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     }
     case 'protonet':
       return { ...common, learner: plain };
+    case 'hypertransformer':
+    case 'hypertransformer-logits': {
+      const generate = method === 'hypertransformer' ? 'all' : 'logits';
+      return { ...common, learner: hyperTransformer(inShape, { generate }) };
+    }
     case 'maml':
     case 'fomaml':
       return { ...common, learner: maml(target, inShape, options) };

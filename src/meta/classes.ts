@@ -26,7 +26,7 @@ import type { Examples } from './episodes.js';
 import type { Learner } from './learner.js';
 
 /** A linear classifier per task: w `[T, D, ways]`, b `[T, ways]`. */
-interface Classifier {
+export interface Classifier {
   readonly w: Tensor;
   readonly b: Tensor;
 }
@@ -39,6 +39,17 @@ export function classMeans(z: Tensor, y: Tensor, ways: number): Tensor {
 
 /** The classifier of the nearest of the vectors `m [T, ways, D]`: its logits are -|z - m|^2, less what classes share. */
 const nearest = (m: Tensor): Classifier => ({ w: mul(2, transpose(m)), b: neg(sum(square(m), -1)) });
+
+/**
+ * The classifier nearest to class means `[T, ways, D]` that were moved by `added [T, ways, D+1]`, whose last number goes
+ * to the class's bias; logits are scaled by exp(logScale).
+ */
+export function movedMeans(means: Tensor, added: Tensor, logScale: Tensor): Classifier {
+  const size = means.shape[2];
+  const { w, b } = nearest(add(means, slice(added, -1, 0, size)));
+  const scale = exp(logScale);
+  return { w: mul(w, scale), b: mul(add(b, squeeze(slice(added, -1, size), -1)), scale) };
+}
 
 /**
  * Prototypical networks (Snell, Swersky, Zemel, NeurIPS 2017): the class whose mean embedding is nearest. Takes any
@@ -86,9 +97,7 @@ export function generatedClassifier(
     const [query, key, value] = [params.query, params.key, params.value].map(p => project.apply(p, means));
     const weights = softmax(mul(matmul(query, transpose(key)), 1 / Math.sqrt(size)));
     const added = delta.apply(params.delta, concat([means, matmul(weights, value)], -1));
-    const { w, b } = nearest(add(means, slice(added, -1, 0, size)));
-    const scale = exp(params.logScale);
-    return { w: mul(w, scale), b: mul(add(b, squeeze(slice(added, -1, size), -1)), scale) };
+    return movedMeans(means, added, params.logScale);
   };
   return {
     init(key) {

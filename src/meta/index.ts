@@ -28,6 +28,11 @@ export {
 } from './episodes.js';
 export { type EvaluateOptions, evaluate, type Summary, summarise } from './evaluate.js';
 export { fineTuned, hypernetLearner, latentLearner } from './hypernet.js';
+export {
+  type HyperTransformerOptions,
+  type HyperTransformerParams,
+  hyperTransformer,
+} from './hypertransformer.js';
 export { type Learner, queryScores, trainingLoss } from './learner.js';
 export { anil, type MamlOptions, maml, metaSgd, reptile } from './maml.js';
 export { initialState, type Training, type TrainingState, type TrainOptions, train } from './trainer.js';

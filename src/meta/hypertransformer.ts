@@ -1,0 +1,159 @@
+/** Convolutional networks whose every layer is generated from the support set by a transformer. */
+import { ArgumentError } from '../core/errors.js';
+import type { Shape } from '../core/shape.js';
+import { sizeOf } from '../core/shape.js';
+import type { Tensor } from '../core/tensor.js';
+import { conv2d, dense, flatten, type Layer, maxPool, serial, transformer } from '../nn/index.js';
+import {
+  add,
+  broadcastTo,
+  concat,
+  linear,
+  normal,
+  relu,
+  reshape,
+  slice,
+  split,
+  transpose,
+  zeros,
+} from '../ops/index.js';
+import { classMeans, movedMeans } from './classes.js';
+import { conv4, imageNorm } from './embedding.js';
+import type { Examples } from './episodes.js';
+import type { Learner } from './learner.js';
+
+export interface HyperTransformerOptions {
+  /** Filters of each of the generated network's layers; 8 unless given. */
+  readonly channels?: number;
+  /** Its convolutions, each followed by a 2x2 maximum; 4 unless given. */
+  readonly blocks?: number;
+  /** 'all' (default): filters and logits; 'logits': the logits alone, filters being learned once for all tasks. */
+  readonly generate?: 'all' | 'logits';
+  /** What every generator sees of an image beside the network's own activations; `conv4(32)` unless given. */
+  readonly features?: Layer;
+  /** Width d of the tokens, and layers and heads of each transformer: 32, 2 and 2 unless given. */
+  readonly width?: number;
+  readonly layers?: number;
+  readonly heads?: number;
+}
+
+/** Parameters of `hyperTransformer`. */
+export interface HyperTransformerParams {
+  readonly features: any;
+  /** One for each convolution: the part of its parameters all tasks share, and what generates the rest of its filters. */
+  readonly blocks: readonly { readonly shared: any; readonly generator?: any }[];
+  readonly logits: { readonly token: any; readonly mix: any; readonly delta: any; readonly logScale: Tensor };
+}
+
+/**
+ * HyperTransformer (Zhmoginov, Sandler, Vladymyrov, ICML 2022): a small convolutional network per task, generated layer
+ * by layer. A layer's transformer reads one token per support image (features of the image, and what the layers
+ * generated so far make of it) and one learned token per filter, whose output becomes that filter's weights, added to
+ * filters that all tasks share. The logits layer reads one token per class and adds to the class's mean, as
+ * `generatedClassifier` does. Query images go through the generated network alone, images of 28 x 28 as 8 numbers.
+ *
+ * In place of the paper's label encodings a class's token is the mean of its images' tokens, so that the number of
+ * classes may vary and their order does not matter; norms are per image, so nothing is transductive. Throws
+ * ArgumentError where the blocks leave nothing of an image.
+ */
+export function hyperTransformer(
+  inShape: Shape,
+  {
+    channels = 8,
+    blocks = 4,
+    generate = 'all',
+    features = conv4(32),
+    width = 32,
+    layers = 2,
+    heads = 2,
+  }: HyperTransformerOptions = {},
+): Learner<HyperTransformerParams> {
+  if (inShape.length !== 3 || Math.min(inShape[0], inShape[1]) < 2 ** blocks)
+    throw new ArgumentError(
+      `hyperTransformer: ${blocks} blocks need images [H,W,C] of at least ${2 ** blocks} pixels, got [${inShape}]`,
+    );
+  const block = serial(conv2d(channels, 3), maxPool(2), imageNorm());
+  const shapes: Shape[] = [inShape];
+  for (let l = 0; l < blocks; l++) shapes.push(block.outShape(shapes[l]));
+  const made = sizeOf(shapes[blocks]);
+  const [seen] = features.outShape(inShape);
+  const mix = transformer(width, { layers, heads });
+  const token = dense(width, { gain: 1 });
+  // A layer's filters start with the variance of He et al. 2015, a tenth of it generated: mix's rows have variance 1.
+  const share = 0.1;
+  const fanIn = (l: number) => 9 * shapes[l][2];
+  const filters = (l: number) => dense(fanIn(l), { gain: (2 * share) / fanIn(l), bias: false });
+  const delta = dense(made + 1, { gain: 0 });
+  const flat = flatten(3);
+
+  const generator = {
+    init: (key: Tensor, l: number) => {
+      const keys = split(key, 4);
+      return {
+        slots: normal(keys[0], [channels, width]),
+        token: token.init(keys[1], [seen + sizeOf(shapes[l])]),
+        mix: mix.init(keys[2], [width]),
+        filters: filters(l).init(keys[3], [width]),
+      };
+    },
+    /** [T, 3, 3, in, channels] from what the support images `[T, S, ...]` look like. */
+    apply: (params: any, images: Tensor, l: number): Tensor => {
+      const [T] = images.shape;
+      const slots = broadcastTo(params.slots, [T, channels, width]);
+      const rows = mix.apply(params.mix, concat([slots, token.apply(params.token, images)], 1));
+      const w = filters(l).apply(params.filters, slice(rows, 1, 0, channels));
+      return reshape(transpose(w), [T, 3, 3, shapes[l][2], channels]);
+    },
+  };
+
+  /** The task's network: parameters of its blocks, and the support set's embedding. */
+  const generateBlocks = (params: HyperTransformerParams, x: Tensor, shared: Tensor) => {
+    let z = x;
+    const theta = params.blocks.map((own, l) => {
+      const [conv, ...rest] = own.shared.layers;
+      const w = own.generator
+        ? add(conv.w, generator.apply(own.generator, concat([shared, flat.apply({}, z)], -1), l))
+        : conv.w;
+      const made = { layers: [{ ...conv, w }, ...rest] };
+      z = applyBlock(made, z, l);
+      return made;
+    });
+    return { theta, embedded: flat.apply({}, z) };
+  };
+  /** The relu before a block rather than behind it: the last one's output may point anywhere. */
+  const applyBlock = (theta: any, z: Tensor, l: number): Tensor => block.apply(theta, l === 0 ? z : relu(z));
+
+  const classifier = (params: HyperTransformerParams, shared: Tensor, z: Tensor, y: Tensor, ways: number) => {
+    const { logits } = params;
+    const means = classMeans(z, y, ways);
+    const rows = token.apply(logits.token, concat([classMeans(shared, y, ways), means], -1));
+    const added = delta.apply(logits.delta, mix.apply(logits.mix, rows));
+    return movedMeans(means, added, logits.logScale);
+  };
+
+  return {
+    init(key) {
+      const [forFeatures, forToken, forMix, forDelta, ...rest] = split(key, 4 + 2 * blocks);
+      return {
+        features: features.init(forFeatures, inShape),
+        blocks: Array.from({ length: blocks }, (_, l) => ({
+          shared: block.init(rest[2 * l], shapes[l]),
+          ...(generate === 'all' && { generator: generator.init(rest[2 * l + 1], l) }),
+        })),
+        logits: {
+          token: token.init(forToken, [seen + made]),
+          mix: mix.init(forMix, [width]),
+          delta: delta.init(forDelta, [width]),
+          logScale: zeros([]),
+        },
+      };
+    },
+    predict(params, { x: shown, y }: Examples, x, ways) {
+      const shared = features.apply(params.features, shown);
+      const { theta, embedded } = generateBlocks(params, shown, shared);
+      const { w, b } = classifier(params, shared, embedded, y, ways);
+      const z = theta.reduce((h, own, l) => applyBlock(own, h, l), x);
+      return linear(flat.apply({}, z), w, b);
+    },
+  };
+}
