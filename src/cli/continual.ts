@@ -1,14 +1,12 @@
 /** `train` and `eval` of tasks that are learned one after the other: split MNIST and permuted MNIST. */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BackendName, init } from '../backends/init.js';
-import { ArgumentError, CheckpointError } from '../core/errors.js';
+import { ArgumentError } from '../core/errors.js';
 import { Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
 import { loadMnist } from '../data/load.js';
 import { permutedMnist, splitMnist } from '../data/mnist.js';
 import { chunkedHead, hypernet, taskId } from '../hyper/index.js';
-import { loadSafetensors, saveSafetensors } from '../io/files.js';
 import type { Safetensors } from '../io/safetensors.js';
 import {
   accuracyOn,
@@ -26,9 +24,8 @@ import {
 import { dense, serial } from '../nn/index.js';
 import { gelu, key, relu } from '../ops/index.js';
 import { adam, cosineSchedule } from '../optim/index.js';
-import { Metrics } from './metrics.js';
-import { progress } from './progress.js';
 import { checkGiven, describeResult, type Result, settingsOf } from './run.js';
+import { checkpointIn, checkStep, resumed, runSession } from './session.js';
 
 /** Sequences of tasks `train` knows. */
 export const SEQUENCES = ['split-mnist', 'permuted-mnist'] as const;
@@ -185,8 +182,8 @@ export async function trainSequence(
   signal: AbortSignal,
 ): Promise<ContinualResult> {
   const out = options.out ?? join('runs', task);
-  const checkpoint = join(out, 'checkpoint.safetensors');
-  const file = options.resume ? await loadSafetensors(checkpoint) : null;
+  const checkpoint = checkpointIn(out);
+  const file = await resumed(options.resume, out);
   const recorded = file && settingsOf(file, checkpoint);
   if (recorded) {
     const { method, steps, seed } = options;
@@ -206,47 +203,26 @@ export async function trainSequence(
       ? unpacked(run, file, checkpoint)
       : initialContinualState(run, run.learner.init(key(settings.seed)));
     const steps = run.stepsPerTask * run.tasks.length;
-    if (start.step > steps)
-      throw new CheckpointError(`${checkpoint} is at step ${start.step} of a run of ${steps}`);
-    await mkdir(out, { recursive: true });
-    const metrics = new Metrics(join(out, 'metrics.jsonl'));
-    if (file) metrics.resume(start.step);
+    checkStep(start.step, steps, checkpoint);
     const before = resultOf(await scoresOf(run, run.learner.init(key(settings.seed))));
     const metadata = metadataOf(settings, run);
-    const bar = progress({
-      total: steps,
-      done: start.step,
+    const { end, seconds, stepsPerSecond } = await runSession<ContinualState<unknown>>({
+      out,
       label: `${task} ${settings.method} on ${backend.name}`,
+      steps,
+      from: start,
+      resume: options.resume,
+      signal,
+      train: reports => trainContinual(run, start, reports),
+      pack: state => packState(packed(state), metadata),
     });
-    const began = performance.now();
-    let end: ContinualState<unknown>;
-    try {
-      end = await trainContinual(run, start, {
-        signal,
-        onLosses: (first, losses) => {
-          metrics.add(first, losses);
-          bar.update(first + losses.length, losses.at(-1));
-        },
-        onCheckpoint: async state => {
-          const { tensors, metadata: all } = await packState(packed(state), metadata);
-          await metrics.save();
-          await saveSafetensors(checkpoint, tensors, all);
-        },
-      });
-    } finally {
-      bar.done();
-    }
-    const seconds = (performance.now() - began) / 1000;
-    if (signal.aborted)
-      console.error(`interrupted after step ${end.step} of ${steps}; --resume goes on from ${checkpoint}`);
-    signal.throwIfAborted();
     return {
       task,
       method: settings.method,
       backend: backend.name,
       steps,
       seconds,
-      stepsPerSecond: (steps - start.step) / seconds,
+      stepsPerSecond,
       before,
       after: resultOf(await scoresOf(run, end.params)),
       learned: resultOf(await end.learned.data()),

@@ -1,23 +1,11 @@
 /** `weightloom train TASK`: trains, evaluates on unseen tasks before and after, and keeps a checkpoint to resume from. */
-import { mkdir } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { type BackendName, init } from '../backends/init.js';
-import { CheckpointError } from '../core/errors.js';
-import { loadSafetensors, saveSafetensors } from '../io/files.js';
 import type { Safetensors } from '../io/safetensors.js';
-import {
-  drawEpisodes,
-  packState,
-  type TrainingState,
-  train,
-  trainingLoss,
-  unpackState,
-} from '../meta/index.js';
+import { drawEpisodes, packState, train, trainingLoss, unpackState } from '../meta/index.js';
 import { type Arguments, flag, integer, oneOf, parse, text } from './args.js';
 import { isSequence, sequenceSummary, trainSequence } from './continual.js';
 import { drawUnseen } from './figure.js';
-import { Metrics } from './metrics.js';
-import { progress } from './progress.js';
 import { METHODS, PROTOCOLS, type Recipe, recipeFor, taskName } from './recipes.js';
 import {
   checkGiven,
@@ -30,6 +18,7 @@ import {
   settingsOf,
   startOf,
 } from './run.js';
+import { checkpointIn, checkStep, resumed, runSession } from './session.js';
 
 /** Tasks of an evaluation, as in Finn et al. 2017. */
 export const TEST_TASKS = 600;
@@ -95,8 +84,8 @@ export async function trainCommand(args: string[]): Promise<number> {
 /** Trains and evaluates. Rejects with the signal's reason once it aborts, a checkpoint of the training being saved. */
 async function run(task: string, options: Options, signal: AbortSignal): Promise<TrainResult> {
   const out = options.out ?? join('runs', basename(task, extname(task)));
-  const checkpoint = join(out, 'checkpoint.safetensors');
-  const file = options.resume ? await loadSafetensors(checkpoint) : null;
+  const checkpoint = checkpointIn(out);
+  const file = await resumed(options.resume, out);
   const { method, protocol, seed } = chosen(task, options, file, checkpoint);
   const recipe = await recipeFor(task, { method, protocol, data: options.data });
   if (file) checkRecord(recipe, file, checkpoint);
@@ -107,43 +96,24 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
   try {
     const start = startOf(recipe, settings);
     const from = file ? unpackState(start, file, checkpoint) : start;
-    if (from.step > steps)
-      throw new CheckpointError(`${checkpoint} is at step ${from.step} of a run of ${steps}`);
-    await mkdir(out, { recursive: true });
-    const metrics = new Metrics(join(out, 'metrics.jsonl'));
-    if (file) metrics.resume(from.step);
+    checkStep(from.step, steps, checkpoint);
 
     const score = (params: unknown, learner = recipe.learner) =>
       evaluateOn(recipe, learner, params, { tasks: options.tasks, seed, signal });
     const before = await score(start.params);
     console.error(`before training: ${describeResult(before)}`);
 
-    const label = `${recipe.task} ${method} on ${backend.name}`;
-    const bar = progress({ total: steps, done: from.step, label });
     const metadata = metadataOf(recipe, settings);
-    const began = performance.now();
-    let end: TrainingState<unknown>;
-    try {
-      end = await train(trainingOf(recipe, settings), from, {
-        steps,
-        signal,
-        onLosses: (first, losses) => {
-          metrics.add(first, losses);
-          bar.update(first + losses.length, losses.at(-1));
-        },
-        onCheckpoint: async state => {
-          const packed = await packState(state, metadata);
-          await metrics.save();
-          await saveSafetensors(checkpoint, packed.tensors, packed.metadata);
-        },
-      });
-    } finally {
-      bar.done();
-    }
-    const seconds = (performance.now() - began) / 1000;
-    if (signal.aborted)
-      console.error(`interrupted after step ${end.step} of ${steps}; --resume goes on from ${checkpoint}`);
-    signal.throwIfAborted();
+    const { end, metrics, seconds, stepsPerSecond } = await runSession({
+      out,
+      label: `${recipe.task} ${method} on ${backend.name}`,
+      steps,
+      from,
+      resume: options.resume,
+      signal,
+      train: reports => train(trainingOf(recipe, settings), from, { steps, ...reports }),
+      pack: state => packState(state, metadata),
+    });
     const after = await score(end.params);
     const { baseline } = recipe;
     const plainer = baseline && { name: baseline.name, ...(await score(end.params, baseline.learner)) };
@@ -162,7 +132,7 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
       backend: backend.name,
       steps,
       seconds,
-      stepsPerSecond: (steps - from.step) / seconds,
+      stepsPerSecond,
       before,
       after,
       ...(plainer && { baseline: plainer }),
