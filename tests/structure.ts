@@ -13,11 +13,7 @@ const MORE_BACKEND_VALUES: Record<string, readonly string[]> = {
   'src/backends/choose.ts': ['src/core/tensor.ts'],
 };
 /** Rooms that need files, and so may use Node's modules; the rest runs in browsers too. */
-const NODE_PLACES = [
-  /^src\/(cli|data|io)\//,
-  /^src\/backends\/cpu\b/,
-  /^src\/backends\/webgpu\/tunings\.ts$/,
-];
+const NODE_PLACES = [/^src\/(cli|data|io)\//, /^src\/backends\/cpu\b/, /^src\/backends\/stored\.ts$/];
 
 /** One import, `export ... from`, or `import()` of a module. */
 export interface Import {

@@ -6,9 +6,19 @@ export type { BackendName, InitOptions };
 
 const GPU_FILES = ['/dev/dri', '/dev/nvidiactl', '/dev/dxg'];
 
+/** With what was measured on its device; one whose file is damaged is given back. */
+async function rated(backend: Backend): Promise<Backend> {
+  try {
+    return (await import('./stored.js')).withRates(backend);
+  } catch (error) {
+    backend.dispose();
+    throw error;
+  }
+}
+
 const node: Runtime = {
-  cpu: async options => (await import('./cpu.js')).createCpu(options),
-  webgpu: async options => (await import('./webgpu/index.js')).createWebGPU(options),
+  cpu: async options => rated(await (await import('./cpu.js')).createCpu(options)),
+  webgpu: async options => rated(await (await import('./webgpu/index.js')).createWebGPU(options)),
   mayHaveGpu: () => {
     const process = globalThis.process;
     if (process?.platform !== 'linux') return true;

@@ -11,6 +11,7 @@ import { flag, integer, oneOf, parse, text } from './args.js';
 import { failureLine } from './failure.js';
 import { BACKENDS } from './info.js';
 import { boundOf, type Machine, measureFlops, measureMachine, type Rate, timesOf } from './machine.js';
+import { benchPlans, calibrateAndKeep, showPlans } from './plans.js';
 import { type BenchCase, SUITES, type Workloads } from './suites.js';
 import { type Timing, type TimingRule, time } from './timing.js';
 import { type Tuned, tune } from './tune.js';
@@ -47,7 +48,9 @@ export interface BenchLine {
 
 /** The suite of the machine's own rates. */
 const MACHINE_SUITE = 'L';
-const letters = Object.keys(SUITES).join('') + MACHINE_SUITE;
+/** The suite of the planner's choices. */
+const PLAN_SUITE = 'I';
+const letters = Object.keys(SUITES).join('') + MACHINE_SUITE + PLAN_SUITE;
 const RING_SIZE = 1024;
 const PROFILED_CALLS = 50;
 /** On the device's clock: samples of a case, and how long each should last. */
@@ -82,6 +85,7 @@ export const benchSpec = {
     backend: oneOf(BACKENDS, undefined),
     commands: flag(),
     tune: flag(),
+    calibrate: flag(),
     json: flag(),
   },
 } as const;
@@ -283,13 +287,21 @@ export async function benchCommand(args: string[]): Promise<number> {
   const { options } = parse(benchSpec, args);
   const workloads = readWorkloads(options.workloads ?? process.env.WEIGHTLOOM_WORKLOADS ?? DEFAULT_WORKLOADS);
   const selected = [...options.suite].flatMap(w =>
-    w === MACHINE_SUITE
+    w === MACHINE_SUITE || w === PLAN_SUITE
       ? []
       : SUITES[w](workloads).flatMap(bench => (options.case?.test(bench.id) === false ? [] : [{ w, bench }])),
   );
-  if (selected.length === 0 && options.suite.replaceAll(MACHINE_SUITE, '') !== '')
+  if (selected.length === 0 && /[^LI]/.test(options.suite))
     throw new ArgumentError(`bench: --case ${options.case?.source} matches no id of suite ${options.suite}`);
   const backend = await init({ backend: options.backend, threads: options.threads });
+  if (options.calibrate) {
+    const file = await calibrateAndKeep(backend);
+    console.error(
+      `bench: ${file ? `the planner's rates are kept in ${file}` : 'nothing is kept: WEIGHTLOOM_CACHE is empty'}`,
+    );
+    backend.dispose();
+    return 0;
+  }
   if (options.tune) {
     const print = (found: Tuned) => console.log(options.json ? JSON.stringify(found) : showTuned(found));
     const file = await tune(
@@ -318,6 +330,12 @@ export async function benchCommand(args: string[]): Promise<number> {
     machineLines(backend, run.machine).forEach(print);
   for (const { w, bench } of selected)
     for (const compiled of [false, true]) print(await lineOf(run, w, bench, compiled));
+  if (options.suite.includes(PLAN_SUITE))
+    await benchPlans(
+      backend,
+      id => options.case?.test(id) !== false,
+      line => console.log(options.json ? JSON.stringify(line) : showPlans(line)),
+    );
   backend.dispose();
   return failed ? 1 : 0;
 }
