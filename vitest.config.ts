@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 
@@ -33,6 +34,8 @@ export default defineConfig({
         name: 'host',
         include: ['tests/**/*.test.ts'],
         exclude: ['node_modules', ...gpuTests],
+        // Vitest would leave one core idle, which on two is half of them.
+        maxWorkers: availableParallelism(),
         sequence: { groupOrder: 0 },
       }),
       project({ name: 'gpu', include: gpuTests, maxWorkers: 1, sequence: { groupOrder: 1 } }),

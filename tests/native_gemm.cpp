@@ -1,8 +1,8 @@
 // Checks the kernels of matmul, conv2d, pool and ragged against naive loops over random shapes and strides, and
 // measures them. Built once per vector width (-DWL_LANES=4, 8 or 16) by nativeGemm.test.ts with sanitizers:
 //   g++ -std=c++17 -O1 -fsanitize=address,undefined -DWL_LANES=16 tests/native_gemm.cpp -o check && ./check
-//   g++ -std=c++17 -O3 -DWL_LANES=16 tests/native_gemm.cpp -o bench && ./bench bench [ACEF]
-// The letters are workloads: square products, per-task layers, a meta-training step, convolutions.
+//   g++ -std=c++17 -O3 -DWL_LANES=16 tests/native_gemm.cpp -o bench && ./bench bench [ABCEF]
+// The letters are workloads: square products, projections, per-task layers, a meta-training step, convolutions.
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -570,5 +570,5 @@ int main(int argc, char** argv) {
 #elif WL_LANES == 8
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 77;
 #endif
-  return argc > 1 && strcmp(argv[1], "bench") == 0 ? bench(argc > 2 ? argv[2] : "ACEF") : checkAll();
+  return argc > 1 && strcmp(argv[1], "bench") == 0 ? bench(argc > 2 ? argv[2] : "ABCEF") : checkAll();
 }
