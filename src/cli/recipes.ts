@@ -8,7 +8,7 @@ import { loadOmniglot } from '../data/load.js';
 import { omniglotClasses, omniglotEpisodes } from '../data/omniglot.js';
 import { sinusoid } from '../data/sinusoid.js';
 import { asTaskFamily, type TaskFamily } from '../data/task.js';
-import { fullHead, hypernet, setEncoder } from '../hyper/index.js';
+import { fullHead, hypernet, noise, setEncoder } from '../hyper/index.js';
 import {
   anil,
   cavia,
@@ -22,6 +22,9 @@ import {
   type MamlOptions,
   maml,
   metaSgd,
+  type NoiseLearner,
+  noiseLearner,
+  pretrained,
   prototypes,
   reptile,
 } from '../meta/index.js';
@@ -51,6 +54,8 @@ export const METHODS = [
   'protonet',
   'hypertransformer',
   'hypertransformer-logits',
+  'noise',
+  'noise-spread',
   'finetune',
   'separate',
 ] as const;
@@ -217,14 +222,37 @@ function regression(family: TaskFamily, method: Method): Recipe {
         learner: reptile(target, inShape, { steps: 10, learningRate: 0.005 }),
         optimiser: steps => sgd(linearSchedule(1, 0.05, steps)),
       };
+    case 'finetune':
+      return { ...common, learner: pretrained(target, inShape, { steps: 10, learningRate: 0.01 }) };
+    case 'noise':
+    case 'noise-spread':
+      return {
+        ...common,
+        learner: linearNoise(inShape, outSize, method === 'noise' ? 0 : 1),
+        optimiser: adamTo(1e-2, 1),
+        training: { family, tasks: 64, shots: 10, queries: 20 },
+        steps: 2500,
+      };
     case 'protonet':
     case 'hypertransformer':
     case 'hypertransformer-logits':
-    case 'finetune':
     case 'separate':
       throw new ArgumentError(`${method} is no method for regression like ${family.name}; expected another`);
   }
 }
+
+/** Linear maps drawn from noise, the smallest target that shows whether the noise is used, and their `spread`. */
+export const linearNoise = (inShape: readonly number[], outSize: number, spread: number): NoiseLearner =>
+  noiseLearner(
+    hypernet({
+      target: dense(outSize, { bias: false, gain: 1 }),
+      inShape,
+      condition: noise(4),
+      trunk: serial(dense(16), relu, dense(16)),
+      head: fullHead(),
+    }),
+    { spread },
+  );
 
 const WAYS = 5;
 
@@ -266,9 +294,12 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
       const learner = reptile(target, inShape, { steps: 10, learningRate: 0.05 });
       return { ...common, learner, optimiser: steps => sgd(linearSchedule(1, 0.05, steps)) };
     }
+    case 'finetune':
+      return { ...common, learner: pretrained(target, inShape, { steps: 10, learningRate: 0.05 }) };
     case 'cavia':
     case 'latent':
-    case 'finetune':
+    case 'noise':
+    case 'noise-spread':
     case 'separate':
       throw new ArgumentError(
         `${method} is no method for classification like ${family.name}; expected another`,

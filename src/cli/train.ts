@@ -163,7 +163,11 @@ function trainingOf({ training, learner, optimiser }: Recipe, { steps, seed }: S
     loss: trainingLoss(learner, family.outSize),
     optimiser: optimiser(steps),
     batch: (step: number) =>
-      drawEpisodes(family, { split: 'train', seed, first: step * sizes.tasks, ...sizes }),
+      drawEpisodes(
+        family,
+        { split: 'train', seed, first: step * sizes.tasks, ...sizes },
+        { key: learner.random },
+      ),
   };
 }
 

@@ -9,7 +9,12 @@ import { tensor } from '../ops/index.js';
 export type Examples = { readonly x: Tensor; readonly y: Tensor };
 
 /** T tasks as tensors: what a learner is shown, and what it is asked. A tree, so it can be an argument of a step. */
-export type Episodes = { readonly support: Examples; readonly query: Examples };
+export type Episodes = {
+  readonly support: Examples;
+  readonly query: Examples;
+  /** u32 [2], for learners that draw while they train. */
+  readonly key?: Tensor;
+};
 
 /** The tensors of a batch of tasks, on the backend in use. */
 export function toEpisodes(batch: TaskBatch): Episodes {
@@ -20,9 +25,18 @@ export function toEpisodes(batch: TaskBatch): Episodes {
   return { support: examples(batch.support), query: examples(batch.query) };
 }
 
-/** Draws tasks and makes tensors of them; see `drawBatch` for the request and its errors. */
-export const drawEpisodes = (family: TaskFamily, request: BatchRequest): Episodes =>
-  toEpisodes(drawBatch(family, request));
+/**
+ * Draws tasks and makes tensors of them; see `drawBatch` for the request and its errors. A key, if asked for, is
+ * another one for every seed and first task, and none that `key(seed)` gives below 2^32.
+ */
+export const drawEpisodes = (
+  family: TaskFamily,
+  request: BatchRequest,
+  { key = false }: { key?: boolean } = {},
+): Episodes => {
+  const episodes = toEpisodes(drawBatch(family, request));
+  return key ? { ...episodes, key: tensor(Uint32Array.of(request.seed, request.first + 1)) } : episodes;
+};
 
 /**
  * Mean loss of each task `[T]`: squared error of predictions `[T, n, outSize]` against values, cross-entropy of logits

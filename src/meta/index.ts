@@ -33,6 +33,9 @@ export {
   type HyperTransformerParams,
   hyperTransformer,
 } from './hypertransformer.js';
-export { type Learner, queryScores, trainingLoss } from './learner.js';
-export { anil, type MamlOptions, maml, metaSgd, reptile } from './maml.js';
+export { keyOf, type Learner, queryScores, trainingLoss } from './learner.js';
+export { anil, type MamlOptions, maml, metaSgd, pretrained, reptile } from './maml.js';
+export { type NoiseLearner, type NoiseOptions, noiseLearner } from './noise.js';
+export { type CurveOptions, type CurvePoint, paired, type Start, startCurve } from './starts.js';
 export { initialState, type Training, type TrainingState, type TrainOptions, train } from './trainer.js';
+export { trainValidated, type ValidatedState, type Validation } from './validate.js';

@@ -1,3 +1,4 @@
+import { ArgumentError } from '../core/errors.js';
 import type { Tensor } from '../core/tensor.js';
 import { mean } from '../ops/index.js';
 import { type Episodes, type Examples, taskLosses, taskScores } from './episodes.js';
@@ -14,8 +15,16 @@ export interface Learner<P = any> {
    * family; learners that compare classes take any number of them, whatever they were trained with.
    */
   predict(params: P, support: Examples, x: Tensor, outSize: number): Tensor;
+  /** True if `loss` draws random numbers: its episodes then need a key. */
+  readonly random?: boolean;
   /** What training makes small, a scalar, where that is not the mean loss on the query sets (Reptile). */
   loss?(params: P, episodes: Episodes): Tensor;
+}
+
+/** The key of episodes that a learner needs to draw from. Throws ArgumentError if they have none. */
+export function keyOf({ key }: Episodes): Tensor {
+  if (!key) throw new ArgumentError('this learner draws random numbers: its episodes need a key');
+  return key;
 }
 
 /** The training objective: the learner's own, else the mean loss on the query sets. */

@@ -4,7 +4,7 @@ import type { Shape } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
 import type { Layer } from '../nn/index.js';
-import { add, concat, div, full, square, sub, sum } from '../ops/index.js';
+import { add, concat, div, full, mean, square, sub, sum } from '../ops/index.js';
 import { type AdaptOptions, adapt, perTask } from './adapt.js';
 import { type Examples, taskLosses } from './episodes.js';
 import type { Learner } from './learner.js';
@@ -31,6 +31,19 @@ export const maml = (target: Layer, inShape: Shape, options: MamlOptions): Learn
   init: key => target.init(key, inShape),
   predict: (params, support, x) =>
     target.apply(adapt(lossOf(target, support), perTask(params, tasksOf(support)), options), x),
+});
+
+/**
+ * Pre-training and fine-tuning: one network learns the tasks' query rows as if they were one task, and a task then takes
+ * gradient steps from it on its support set, which training knows nothing of.
+ */
+export const pretrained = (
+  target: Layer,
+  inShape: Shape,
+  options: Omit<MamlOptions, 'firstOrder'>,
+): Learner => ({
+  ...maml(target, inShape, options),
+  loss: (params, { query }) => mean(taskLosses(target.apply(params, query.x), query.y)),
 });
 
 /**

@@ -141,8 +141,10 @@ export async function train<P, B>(
   return { step: done, params, optimiser: state };
 }
 
-const copied = <T>(of: T): T => tree.map(leaf => (leaf instanceof Tensor ? copy(leaf) : leaf), of);
-const discard = (of: unknown): void => {
+/** Copies of the tensors of a tree. */
+export const copied = <T>(of: T): T => tree.map(leaf => (leaf instanceof Tensor ? copy(leaf) : leaf), of);
+/** Gives back the memory of every tensor in a tree. */
+export const discard = (of: unknown): void => {
   for (const leaf of tree.leaves(of)) if (leaf instanceof Tensor) leaf.dispose();
 };
 const nextMultiple = (n: number, of: number): number => (Math.floor(n / of) + 1) * of;

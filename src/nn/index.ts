@@ -16,4 +16,4 @@ export {
 } from './layer.js';
 export { accuracy, crossEntropy, klNormal, type LossOptions, mse } from './loss.js';
 export { type BatchNormOptions, batchNorm, layerNorm, meanByTask } from './norm.js';
-export { type LayerLike, residual, serial } from './serial.js';
+export { corrected, type LayerLike, residual, serial } from './serial.js';

@@ -1,6 +1,6 @@
 import type { Shape } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
-import { add, foldIn } from '../ops/index.js';
+import { add, concat, foldIn } from '../ops/index.js';
 import { offsetsOf } from '../ops/linear.js';
 import { type ApplyOptions, defineLayer, type Layer, LayerError, lambda, weaveFor, within } from './layer.js';
 
@@ -62,5 +62,33 @@ export function residual(part: LayerLike): Layer<{ layer: any }> {
         x,
         within('layer', () => layer.apply(params, x, options)),
       ),
+  });
+}
+
+/**
+ * Two networks, the second of which reads the input beside what the first one says: y = corrector(x, base(x)), for rows
+ * that are vectors. Tutorials call it a hypernetwork; no weights are generated here, it is a baseline for those that
+ * are. Parameters are `{ base, corrector }`.
+ */
+export function corrected(base: LayerLike, corrector: LayerLike): Layer<{ base: any; corrector: any }> {
+  const [first, second] = [asLayer(base), asLayer(corrector)];
+  const between = (inShape: Shape): Shape => {
+    const said = within('base', () => first.outShape(inShape));
+    if (inShape.length !== 1 || said.length !== 1)
+      throw new LayerError('corrected', `expected vectors in and between, got [${inShape}] and [${said}]`);
+    return [inShape[0] + said[0]];
+  };
+  return defineLayer({
+    params: inShape => ({
+      base: within('base', () => first.params(inShape)),
+      corrector: within('corrector', () => second.params(between(inShape))),
+    }),
+    outShape: inShape => within('corrector', () => second.outShape(between(inShape))),
+    random: first.random || second.random,
+    apply: (params, x, options = {}) => {
+      const how = (i: number) => ({ ...options, key: options.key && foldIn(options.key, i) });
+      const said = within('base', () => first.apply(params.base, x, how(0)));
+      return within('corrector', () => second.apply(params.corrector, concat([x, said], -1), how(1)));
+    },
   });
 }
