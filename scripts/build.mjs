@@ -38,7 +38,14 @@ const STEPS = {
   },
   dist: {
     output: 'dist/.tsbuildinfo',
-    sources: ['src', 'tests/cases.ts', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'],
+    sources: [
+      'src',
+      'tests/cases.ts',
+      'tests/cases',
+      'tsconfig.json',
+      'tsconfig.build.json',
+      'package-lock.json',
+    ],
     command: ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'],
   },
 };

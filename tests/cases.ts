@@ -5,149 +5,40 @@
  * Values stay clear of kinks and poles, so that finite differences mean something: `apart` keeps away from zero,
  * `spaced` keeps all elements of an operand (and of operands with other offsets) apart from each other.
  */
-import type { TypedArray } from '../src/core/backend.js';
-import { type Shape, sizeOf } from '../src/core/shape.js';
 import type { Tensor } from '../src/core/tensor.js';
-import * as tree from '../src/core/tree.js';
-import type { Stream } from '../src/data/stream.js';
 import * as op from '../src/ops/index.js';
+import { generated } from './cases/generated.js';
+import {
+  accumulated,
+  apart,
+  arithmetic,
+  below,
+  binary,
+  compare,
+  exact,
+  exactly,
+  f32,
+  far,
+  fixed,
+  flat,
+  ints,
+  keyWords,
+  mask,
+  moves,
+  normalised,
+  positive,
+  type Row,
+  row,
+  shifted,
+  spaced,
+  transcendental,
+  unary,
+  wide,
+  winograd,
+  within,
+} from './cases/rows.js';
 
-/** Host values of one operand. `fixed` ones are not differentiated although they are f32. */
-export interface Values {
-  readonly values: TypedArray;
-  readonly shape: Shape;
-  readonly fixed?: boolean;
-}
-export type Input = (random: Stream) => Values;
-
-/**
- * Bounds of the error against float64, element by element, relative to the larger of the element and the mean size of
- * its tensor. Where `gradient` is missing the row is not differentiated.
- */
-export interface Tolerance {
-  readonly value: number;
-  readonly gradient?: number;
-  readonly second?: number;
-  /** Why no tighter bound holds. */
-  readonly reason: string;
-}
-
-export interface Row {
-  readonly inputs: readonly Input[];
-  readonly call: (...xs: Tensor[]) => Tensor | readonly Tensor[];
-  readonly tolerance: Tolerance;
-}
-
-const f32 = (shape: Shape, draw: (random: Stream, i: number) => number): Input => {
-  return random => ({
-    shape,
-    values: Float32Array.from({ length: sizeOf(shape) }, (_, i) => draw(random, i)),
-  });
-};
-/** Uniform on [lo, hi). */
-const within = (shape: Shape, lo = -2, hi = 2) => f32(shape, random => lo + (hi - lo) * random.uniform());
-/** Of either sign, and at least `least` away from zero. */
-const apart = (shape: Shape, least = 0.2, most = 2) =>
-  f32(shape, random => (random.below(2) ? 1 : -1) * (least + (most - least) * random.uniform()));
-/** Multiples of 0.1 in random order, centred, plus `offset`: no two of them nearer than 0.1. */
-const spaced =
-  (shape: Shape, offset = 0): Input =>
-  random => {
-    const n = sizeOf(shape);
-    const order = random.shuffle(Array.from({ length: n }, (_, i) => (i - Math.floor(n / 2)) * 0.1 + offset));
-    return { shape, values: Float32Array.from(order) };
-  };
-const exactly = (...values: number[]): Input => {
-  return () => ({ shape: [values.length], values: Float32Array.from(values) });
-};
-const fixed =
-  (input: Input): Input =>
-  random => ({ ...input(random), fixed: true });
-/** Zeros and ones. */
-const mask = (shape: Shape) => fixed(f32(shape, random => random.below(2)));
-/** Whole numbers below `n`. */
-const below =
-  (n: number, shape: Shape): Input =>
-  random => ({ shape, values: Int32Array.from({ length: sizeOf(shape) }, () => random.below(n)) });
-const ints = (...values: number[]): Input => {
-  return () => ({ shape: [values.length], values: Int32Array.from(values) });
-};
-const keyWords: Input = random => ({ shape: [2], values: Uint32Array.of(random.u32(), random.u32()) });
-
-const moves: Tolerance = {
-  value: 0,
-  gradient: 2e-6,
-  second: 2e-6,
-  reason: 'values are moved, not one bit may change; derivatives add and multiply in f32',
-};
-const exact: Tolerance = { value: 0, reason: 'whole numbers, comparisons or bits: nothing is rounded' };
-const flat: Tolerance = {
-  value: 0,
-  gradient: 0,
-  second: 0,
-  reason: 'piecewise constant, so its derivatives are zeros',
-};
-const arithmetic: Tolerance = {
-  value: 5e-7,
-  gradient: 2e-6,
-  second: 4e-6,
-  reason: 'one rounding of f32 per operation (6e-8); WGSL allows 2.5 units for a division',
-};
-const transcendental: Tolerance = {
-  value: 5e-6,
-  gradient: 1e-5,
-  second: 2e-5,
-  reason: 'WGSL allows several units for exp, log and pow; drivers are far better',
-};
-const accumulated: Tolerance = {
-  value: 3e-6,
-  gradient: 5e-6,
-  second: 1e-5,
-  reason:
-    'f32 sums in another order than the oracle, with cancellation; conv2d in tiles rounds twice as much',
-};
-const winograd = { ...accumulated, value: 6e-6, gradient: 1e-5, reason: 'tiles round twice as much as sums' };
-const normalised: Tolerance = {
-  value: 1e-5,
-  gradient: 1e-4,
-  second: 2e-4,
-  reason: 'differences from a mean and quotients of sums cancel digits of f32',
-};
-
-const row = (inputs: readonly Input[], call: Row['call'], tolerance: Tolerance): Row => ({
-  inputs,
-  call,
-  tolerance,
-});
-/** An elementwise function of one operand: small, on a strided view, and larger than one workgroup. */
-const unary = (call: (x: Tensor) => Tensor, input: (shape: Shape) => Input, tolerance: Tolerance): Row[] => [
-  row([input([3, 5])], call, tolerance),
-  row([input([4, 3])], x => call(op.slice(op.transpose(x), 1, 1)), tolerance),
-  row([input([9, 131])], call, tolerance),
-];
-/** Of two operands: equal shapes, broadcast both ways, and with a number on either side. */
-const binary = (
-  call: (x: op.Value, y: op.Value) => Tensor,
-  left: (shape: Shape) => Input,
-  right: (shape: Shape) => Input,
-  tolerance: Tolerance,
-): Row[] => [
-  row([left([3, 5]), right([3, 5])], call, tolerance),
-  row([left([4, 1, 3]), right([5, 1])], call, tolerance),
-  row([left([2, 3]), right([])], call, tolerance),
-  row([left([7])], x => call(x, 0.275), tolerance),
-  row([right([7])], x => call(0.275, x), tolerance),
-];
-const compare = (call: (x: op.Value, y: op.Value) => Tensor): Row[] => [
-  ...binary(call, spaced, shape => spaced(shape, 0.05), flat),
-  row([exactly(1, 2, 3, -0, 0), exactly(2, 2, 2, 0, 1)].map(fixed), call, exact),
-  row([exactly(Number.NaN, 1, Infinity), exactly(Number.NaN, Number.NaN, Infinity)].map(fixed), call, exact),
-];
-const wide = (shape: Shape) => within(shape);
-const positive = (shape: Shape) => within(shape, 0.3, 3);
-const shifted = (shape: Shape) => spaced(shape, 0.05);
-/** Angles of many turns; from 2^15 on, only whole-number arithmetic finds what is left of them. */
-const far = fixed(exactly(-801.5, 29999.3, -32767.99, 32768, -1e5, 123456784, 1e10, 3e20, -3e38));
+export type { Input, Row, Tolerance, Values } from './cases/rows.js';
 
 const elementwise: Record<string, Row[]> = {
   add: binary(op.add, wide, wide, arithmetic),
@@ -375,73 +266,6 @@ const products: Record<string, Row[]> = {
     ),
   ],
 };
-
-/** Weights per task, applied without making them where a plan allows that. */
-const full = (...[code, basis, base]: Tensor[]) => new op.FullGenerated(code, basis, base);
-const lowRank = (...[a, b, base]: Tensor[]) => new op.LowRankGenerated(a, b, 0.7, base);
-const woven = (theta: unknown): Tensor[] => tree.leaves(op.materialise(theta));
-const generatedInputs = [wide([2, 3]), wide([3, 4, 5]), wide([4, 5])];
-const lowRankInputs = [wide([2, 4, 2]), wide([2, 2, 5]), wide([4, 5])];
-
-const generated: Record<string, Row[]> = {
-  linear: [
-    row([wide([2, 3, 4]), wide([4, 5]), wide([5])], (x, w, b) => op.linear(x, w, b), accumulated),
-    row([wide([2, 3, 4]), wide([2, 4, 5]), wide([2, 5])], (x, w, b) => op.linear(x, w, b), accumulated),
-    row(
-      [wide([6, 4]), wide([3, 4, 5]), wide([3, 5]), ints(0, 2, 2, 6)],
-      (x, w, b, rows) => op.linear(x, w, b, { rows }),
-      accumulated,
-    ),
-    ...(['materialise', 'reorder'] as const).map(strategy =>
-      row(
-        [wide([2, 3, 4]), ...generatedInputs],
-        (x, ...w) => op.linear(x, full(...w), null, { strategy }),
-        accumulated,
-      ),
-    ),
-    ...(['materialise', 'lowRank'] as const).map(strategy =>
-      row(
-        [wide([2, 3, 4]), ...lowRankInputs],
-        (x, ...w) => op.linear(x, lowRank(...w), null, { strategy }),
-        accumulated,
-      ),
-    ),
-    row(
-      [wide([5, 4]), ints(0, 1, 5), ...generatedInputs],
-      (x, rows, ...w) => op.linear(x, full(...w), null, { rows, strategy: 'reorder' }),
-      accumulated,
-    ),
-  ],
-  vectorFor: [
-    row([wide([2, 3, 4]), wide([2, 4])], (x, v) => op.mul(x, op.vectorFor(x, v)), accumulated),
-    row(
-      [wide([5, 4]), wide([2, 4]), ints(0, 1, 5)],
-      (x, v, rows) => op.mul(x, op.vectorFor(x, v, rows)),
-      accumulated,
-    ),
-  ],
-  materialise: [
-    row(generatedInputs, (...w) => woven(full(...w)), accumulated),
-    row(lowRankInputs, (...w) => woven(lowRank(...w)), accumulated),
-    row(
-      [wide([2, 3, 4]), wide([4, 6]), wide([3, 5])],
-      (code, basis, base) => new op.ChunkedGenerated(code, basis, [3, 5], base, 2).materialise(),
-      accumulated,
-    ),
-  ],
-  projectFull: [
-    row(
-      [wide([2, 3]), wide([3, 17]), wide([17])],
-      (code, basis, base) => woven(op.projectFull(code, basis, base, [[3, 4], [5]])),
-      accumulated,
-    ),
-  ],
-  unpack: [
-    row([wide([2, 7])], x => op.unpack(x, [3, 0, 4]), moves),
-    row([wide([5, 2])], x => op.unpack(x, [2, 3], 0), moves),
-  ],
-};
-
 const images: Record<string, Row[]> = {
   maxPool: [
     row([spaced([2, 6, 6, 3])], x => op.maxPool(x, 2), moves),

@@ -123,7 +123,7 @@ function drawParts({ kind, T, n, E, i, o, base, counts, seed }: Case) {
 }
 
 const plansOf: Record<Case['kind'], Strategy[]> = {
-  full: ['materialise', 'reorder'],
+  full: ['materialise', 'fused', 'reorder'],
   chunked: ['materialise'],
   lowRank: ['materialise', 'lowRank'],
 };
@@ -292,7 +292,7 @@ describe('a generated weight is opaque', () => {
 
   it('passes gradients to its parts, under every plan', () => {
     const x = normal(key(3), [2, 1, 4]);
-    for (const strategy of ['materialise', 'reorder'] as const) {
+    for (const strategy of ['materialise', 'fused', 'reorder'] as const) {
       const g = grad((p: typeof phi) => sum(tanh(linear(x, weave(p), null, { strategy }))))(phi);
       for (const leaf of tree.leaves<Tensor>(g)) expect(leaf.dataSync().every(v => v !== 0)).toBe(true);
     }
@@ -323,7 +323,7 @@ describe('a generated weight is opaque', () => {
     expect(() => planOf(filters, 3)).toThrow(/\[2,2,1,5\] is no matrix/);
     expect(() => linear(normal(key(5), [2, 3, 4]), filters)).toThrow(/does not fit w \[2,2,2,1,5\]/);
     expect(() => linear(normal(key(5), [2, 3, 4]), w, null, { strategy: 'lowRank' })).toThrow(
-      /a full weight has the plans materialise, reorder, not lowRank/,
+      /a full weight has the plans materialise, fused, reorder, not lowRank/,
     );
   });
 });

@@ -7,6 +7,7 @@ export * from './custom.js';
 export * from './einsum.js';
 export * from './elementwise.js';
 export * from './gather.js';
+export { type GenerateOperands, type GenerateSlot, generateApply, generateGradients } from './generate.js';
 export {
   ChunkedGenerated,
   FullGenerated,

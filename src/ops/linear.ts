@@ -14,6 +14,7 @@ import { concat } from './concat.js';
 import { full, tensor } from './create.js';
 import { checkpoint } from './custom.js';
 import { add, mul } from './elementwise.js';
+import { generateApply } from './generate.js';
 import {
   ChunkedGenerated,
   FullGenerated,
@@ -120,7 +121,15 @@ function applyWeight(x: Tensor, w: Weight, rows: Tensor | undefined, strategy?: 
   });
   if (chosen.parts > 1) return inParts(x, w, chosen);
   if (chosen.strategy === 'materialise') return applyWeight(x, w.materialise(), rows);
+  if (chosen.strategy === 'fused') return fused(x, w as FullGenerated, rows);
   return rows ? unwoven(x, w, rows) : byTask(x, merged => unwoven(merged, w, undefined));
+}
+
+/** Tiles of W made and applied in one op. */
+function fused(x: Tensor, { code, basis, base }: FullGenerated, rows: Tensor | undefined): Tensor {
+  const merged = x.rank === 2 ? x : reshape(x, [sizeOf(x.shape.slice(0, -1)), x.shape[x.rank - 1]]);
+  const y = generateApply({ code, basis, base, x: merged, offsets: rows });
+  return x.rank === 2 ? y : reshape(y, [...x.shape.slice(0, -1), y.shape[1]]);
 }
 
 /** What a generated weight is made of: what each task has its own of, and what all share. */

@@ -37,6 +37,15 @@ const OPERATIONS: Readonly<
   conv2dFilter: ([dw], [, g]) => 2 * sizeOf(g.shape) * product(dw.shape, 1, 4),
   raggedMatmul: (_, [x, w]) => 2 * sizeOf(x.shape) * w.shape[2],
   raggedOuter: (_, [x, g]) => 2 * sizeOf(x.shape) * g.shape[1],
+  generateApply: (_, [code, basis, x]) => 2 * product(basis.shape, 1) * (sizeOf(code.shape) + x.shape[0]),
+  // W made again for dx, dW for the others; then one product for each derivative.
+  generateGradients: (_, [code, basis, x], { wants }) => {
+    const ofCode = (count: number) => count * sizeOf(code.shape);
+    const [dx, dw] = [wants.includes('x'), wants.some((slot: string) => slot !== 'x')];
+    const products = wants.filter((slot: string) => slot === 'code' || slot === 'basis').length;
+    const rows = (Number(dx) + Number(dw)) * x.shape[0];
+    return 2 * product(basis.shape, 1) * (ofCode(Number(dx) + products) + rows);
+  },
   reduce: (_, [x]) => sizeOf(x.shape),
   argmax: (_, [x]) => sizeOf(x.shape),
   // The maximum, the difference, the exponential, the sum, the quotient (or its logarithm).

@@ -8,10 +8,11 @@ import { type Machine, machines, type Pass, type PlanStep, secondsOf } from './r
 
 /**
  * - `materialise`: W[t] = Σ_e code[t,e] basis[e], then one product per task.
+ * - `fused`: a tile of W at a time is made, applied to its task's rows and dropped; the backward pass makes it again.
  * - `reorder`: (code ⊗ x) · basis as one product; no W is made.
  * - `lowRank`: x · a[t] · b[t]; no W is made.
  */
-export type Strategy = 'materialise' | 'reorder' | 'lowRank';
+export type Strategy = 'materialise' | 'fused' | 'reorder' | 'lowRank';
 
 /** Sizes of one generated linear layer. */
 export interface LinearShapes {
@@ -81,7 +82,7 @@ export interface PlanOptions {
 export const planning = { maxBytes: Infinity };
 
 const available: Readonly<Record<LinearShapes['kind'], readonly Strategy[]>> = {
-  full: ['materialise', 'reorder'],
+  full: ['materialise', 'fused', 'reorder'],
   chunked: ['materialise'],
   lowRank: ['materialise', 'lowRank'],
 };
@@ -133,6 +134,17 @@ function stepsOf(strategy: Strategy, s: LinearShapes): PlanStep[] {
         ...(base ? [pass('W + base', T, T * i * o, 2 * T * i * o + i * o)] : []),
         each('y = x · W', T, n, i, o),
       ];
+    case 'fused':
+      return [
+        {
+          what: 'y = x · (code · basis), tile by tile',
+          kind: 'tile',
+          tasks: T,
+          lines: T * n,
+          flops: 2 * T * i * o * (E + n),
+          bytes: 4 * (T * E + E * i * o + (base ? i * o : 0) + T * n * (i + o)),
+        },
+      ];
     case 'reorder':
       return [
         ...(windowed ? [pass('basis made dense', E * i, 0, 2 * E * i * o)] : []),
@@ -159,6 +171,7 @@ function workspaceOf(strategy: Strategy, s: LinearShapes, pass: Pass): number {
   const fromBase = base ? T * n * o : 0;
   const elements = {
     materialise: twice * T * Math.max(i * o, (s.chunks ?? 1) * (s.chunk ?? 0)),
+    fused: 0,
     reorder: twice * (T * n * E * i + (windowed ? E * i * o : 0)) + fromBase,
     lowRank: twice * T * n * E + fromBase,
   };
@@ -215,6 +228,7 @@ export function planLinear(shapes: LinearShapes, options: PlanOptions = {}): Lin
     );
   const machine = machineNamed(options.machine ?? 'cpu');
   const candidates = ways
+    .filter(way => way !== 'fused' || wanted === 'fused') // by itself once every backend has fast kernels for it
     .map(way => fitted(way, shapes, machine, options))
     .sort((a, b) => Number(a.workspace > maxBytes) - Number(b.workspace > maxBytes) || a.seconds - b.seconds);
   const chosen = candidates.find(c => !wanted || c.strategy === wanted)!;

@@ -1,6 +1,7 @@
 /** The kernel table: how each command becomes passes over shaders/*.wgsl. */
 import { KernelError } from '../../core/errors.js';
 import { elementwise } from './elementwise.js';
+import { generateApply, generateGradients } from './generate.js';
 import {
   byAxis,
   type Call,
@@ -298,6 +299,8 @@ export const kernels: ReadonlyMap<string, Lowering> = new Map(
     conv2dInput,
     copy,
     elementwise,
+    generateApply,
+    generateGradients,
     logSoftmax: softmaxWith('x - log(sum)'),
     machine,
     matmul,
