@@ -3,7 +3,7 @@
  * with the same shapes runs no JavaScript of the step: one native call, or one submit.
  */
 import type { Backend, DType, Executable, Storage, TypedArray } from '../core/backend.js';
-import { BackendError, DisposedError, ProgramError } from '../core/errors.js';
+import { BackendError, DisposedError, MemoryContractError, ProgramError } from '../core/errors.js';
 import { enqueue, queueOf, runtime } from '../core/queue.js';
 import { isDense, type Shape, sameShape, sizeOf } from '../core/shape.js';
 import { checkUsable, current, denseView, newStorage, release, Tensor } from '../core/tensor.js';
@@ -13,6 +13,7 @@ import { capture, difference, outside, type Recording } from './capture.js';
 import { costOf, type KernelCost } from './cost.js';
 import { fuse } from './fuse.js';
 import { type Donation, type Layout, layOut } from './memory.js';
+import { planning } from './plan.js';
 
 export interface CompileOptions {
   /**
@@ -23,6 +24,12 @@ export interface CompileOptions {
   readonly donate?: readonly number[];
   /** How many results back a small undonated output (a loss, say) stays readable; 64 unless given. */
   readonly keep?: number;
+  /**
+   * Arguments, results and temporaries of a call together take so many bytes at most. Generated layers are cut in parts
+   * of their tasks, whose weights the backward pass makes again, until that holds; where it cannot, MemoryContractError
+   * tells the shortfall before anything has run.
+   */
+  readonly maxBytes?: number;
   /** Programs of other argument shapes kept ready; 16 unless given. */
   readonly programs?: number;
 }
@@ -38,6 +45,8 @@ export interface ProgramStats {
   readonly recorded: number;
   readonly commands: readonly KernelCost[];
   readonly scratchBytes: number;
+  /** Of arguments, results, what is closed over, and temporaries: what `maxBytes` bounds. */
+  readonly peakBytes: number;
   /** Donated leaves updated without a copy, of how many. */
   readonly inPlace: number;
   readonly donated: number;
@@ -65,8 +74,83 @@ interface Output {
   next: number;
 }
 
+interface Recorded {
+  readonly recording: Recording;
+  readonly donations: readonly Donation[];
+}
+
+/** A recording fused and laid out, before the backend has made anything of it. */
+interface Laid extends Recorded {
+  readonly layout: Layout;
+  readonly externals: readonly Storage[];
+  readonly peakBytes: number;
+  /** What the temporaries of a generated layer were given. */
+  readonly budget: number;
+}
+
+const bytesOf = (storages: readonly Storage[]) => storages.reduce((sum, { size }) => sum + 4 * size, 0);
+const scratchOf = ({ buffers }: Layout) => buffers.reduce((a, b) => a + b, 0);
+
+/** Runs `f` with a budget for the temporaries of each generated layer. */
+function withBudget<T>(budget: number, f: () => T): T {
+  const before = planning.maxBytes;
+  planning.maxBytes = budget;
+  try {
+    return f();
+  } finally {
+    planning.maxBytes = before;
+  }
+}
+
+/** How far commands move to be fused where memory is short: sums over the parts of a layer stay behind each part. */
+const NEAR = 3;
+
+function lay(record: () => Recorded, backend: Backend, budget: number): Laid {
+  const { recording, donations } = withBudget(budget, record);
+  const { inputs, numbers, closures, outputs } = recording;
+  const taken = new Set(donations.map(d => d.output));
+  const free = outputs.filter(s => !taken.has(s));
+  const externals = [...inputs, ...(numbers ? [numbers] : []), ...closures.map(c => c.storage), ...free];
+  const reach = budget === Infinity ? Infinity : NEAR;
+  const commands = fuse(recording.commands, new Set(outputs), backend.limits, reach);
+  const layout = layOut(commands, donations, new Set(externals), backend.limits);
+  const peakBytes = bytesOf(externals) + scratchOf(layout);
+  return { recording, donations, layout, externals, peakBytes, budget };
+}
+
+/**
+ * The step laid out within `maxBytes`: as it is if it fits, else with the largest budget for a generated layer's
+ * temporaries, of those halved again and again, that makes it fit. Throws MemoryContractError.
+ */
+function layWithin(maxBytes: number, record: () => Recorded, backend: Backend): Laid {
+  let laid = lay(record, backend, Infinity);
+  let least = laid.peakBytes;
+  const uncut = laid.layout.commands.length;
+  let budget = scratchOf(laid.layout) / 2;
+  for (let before = -1; laid.peakBytes > maxBytes && budget >= 1; budget /= 2) {
+    discard(laid.recording);
+    laid = lay(record, backend, budget);
+    least = Math.min(least, laid.peakBytes);
+    const { length } = laid.layout.commands;
+    if (length !== uncut && length === before) break;
+    before = length;
+  }
+  if (laid.peakBytes <= maxBytes) return laid;
+  discard(laid.recording);
+  throw new MemoryContractError(
+    `a compiled step needs ${least} bytes at least for arguments, results and temporaries, ` +
+      `${least - maxBytes} more than maxBytes = ${maxBytes}`,
+  );
+}
+
+const discard = ({ constants }: Recording) => {
+  for (const storage of constants.keys()) release(storage, 'it was a constant of a trial capture');
+};
+
 /** One set of argument shapes, made ready. */
 class Program {
+  private readonly recording: Recording;
+  private readonly budget: number;
   private readonly executable: Executable;
   private readonly outputs: Output[];
   private readonly result: Template;
@@ -79,19 +163,17 @@ class Program {
 
   constructor(
     readonly args: Template,
-    readonly recording: Recording,
+    laid: Laid,
     readonly backend: Backend,
-    donations: readonly Donation[],
     private readonly keep: number,
   ) {
-    const { inputs, numbers, closures, outputs } = recording;
+    const { recording, donations, layout, externals, peakBytes, budget } = laid;
+    this.recording = recording;
+    this.budget = budget;
+    const { inputs, outputs } = recording;
     const taken = new Map(donations.map(d => [d.output, inputs.indexOf(d.input)]));
     const donated = new Set(taken.values());
     this.donated = inputs.map((_, i) => donated.has(i));
-    const free = outputs.filter(s => !taken.has(s));
-    const externals = [...inputs, ...(numbers ? [numbers] : []), ...closures.map(c => c.storage), ...free];
-    const commands = fuse(recording.commands, new Set(outputs), backend.limits);
-    const layout: Layout = layOut(commands, donations, new Set(externals), backend.limits);
     this.executable = backend.prepare({ ...layout, externals });
     const views = tree.leaves(recording.result).filter(x => x instanceof Tensor);
     this.outputs = outputs.map((storage, i) => {
@@ -102,16 +184,18 @@ class Program {
     this.stats = {
       recorded: recording.commands.length,
       commands: layout.commands.map(costOf),
-      scratchBytes: layout.buffers.reduce((a, b) => a + b, 0),
+      scratchBytes: scratchOf(layout),
+      peakBytes,
       inPlace: layout.inPlace,
       donated: donations.length,
     };
   }
 
-  /** Throws ProgramError if another recording of the step is not the same. */
-  check(again: Recording): void {
+  /** Throws ProgramError if the step, recorded again, does not do the same. */
+  check(record: () => Recording): void {
+    const again = withBudget(this.budget, record);
     const found = difference(this.recording, again);
-    for (const storage of again.constants.keys()) release(storage, 'it was a constant of a trial capture');
+    discard(again);
     if (found) throw new ProgramError(`a compiled step must do the same at every call, but ${found}`);
     this.checked = true;
   }
@@ -251,7 +335,7 @@ export function compile<A extends unknown[], R>(
   step: (...args: A) => R,
   options: CompileOptions = {},
 ): Compiled<A, R> {
-  const { donate = [], keep = 64, programs: most = 16 } = options;
+  const { donate = [], keep = 64, maxBytes = Infinity, programs: most = 16 } = options;
   /** The most recently used first. */
   const programs: Program[] = [];
 
@@ -264,14 +348,17 @@ export function compile<A extends unknown[], R>(
         continue;
       }
       if (i > 0) programs.unshift(...programs.splice(i, 1));
-      if (!program.checked) program.check(capture(step, program.args, program.backend));
+      if (!program.checked) program.check(() => capture(step, program.args, program.backend));
       return program;
     }
     const template = templateOf(args);
     match(template, args, values);
     const backend = backendOf(values);
-    const recording = capture(step, template, backend);
-    const program = new Program(template, recording, backend, donations(recording, args, donate), keep);
+    const record = () => {
+      const recording = capture(step, template, backend);
+      return { recording, donations: donations(recording, args, donate) };
+    };
+    const program = new Program(template, layWithin(maxBytes, record, backend), backend, keep);
     programs.unshift(program);
     if (programs.length > most) programs.pop()!.dispose();
     return program;

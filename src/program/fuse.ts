@@ -17,15 +17,19 @@ interface Group {
 
 const maxInstructions = 64;
 
-/** The fused commands. `kept` are storages read after the program (its outputs). */
+/**
+ * The fused commands. `kept` are storages read after the program (its outputs). An elementwise command joins one at most
+ * `reach` commands later: what it reads lives until then, which a step that is short of memory cannot afford.
+ */
 export function fuse(
   commands: readonly Command[],
   kept: ReadonlySet<Storage>,
   limits: BackendLimits,
+  reach = Infinity,
 ): Command[] {
   const needed = dropUnused(maskPooled(dropUnused(inlineConstants(commands), kept), kept), kept);
   const uses = new Uses(needed, kept);
-  const slots = vertical(needed, uses);
+  const slots = vertical(needed, uses, reach);
   splitPrologues(slots, uses, limits);
   foldEpilogues(slots, uses, limits);
   foldPrologues(slots, uses, limits);
@@ -182,9 +186,9 @@ function maskPooled(commands: readonly Command[], kept: ReadonlySet<Storage>): C
 
 /**
  * From the last command to the first, joins an elementwise command to the earliest group that reads it, if everything
- * else that reads it runs later than that group. Moving a command down never makes anything live that was not stored.
+ * else that reads it runs later than that group, and that is within reach.
  */
-function vertical(commands: readonly Command[], uses: Uses): Slot[] {
+function vertical(commands: readonly Command[], uses: Uses, reach: number): Slot[] {
   const slots: Slot[] = [...commands];
   const groupOf = new Map<Command, Group>();
   for (let i = commands.length - 1; i >= 0; i--) {
@@ -200,6 +204,7 @@ function vertical(commands: readonly Command[], uses: Uses): Slot[] {
     }
     const joins =
       target &&
+      target.at - i <= reach &&
       target.members.length < maxInstructions &&
       sizeOf(target.shape) === sizeOf(out.shape) &&
       command.ins.every(v => viewAs(v, target.shape) !== null) &&

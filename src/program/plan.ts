@@ -72,14 +72,20 @@ export interface PlanOptions {
   readonly machine?: string | Machine;
   /** What is to be fast: 'fwd' unless given. */
   readonly pass?: Pass;
-  /** Temporaries may take so many bytes (of a step's `maxBytes` unless given): tasks are cut in parts where they would take more. */
+  /** Temporaries may take so many bytes (those of the step's `maxBytes` unless given): tasks are cut in parts where they would take more. */
   readonly maxBytes?: number;
   /** The tasks cannot be cut in parts (rows in unequal numbers). */
   readonly whole?: boolean;
 }
 
-/** What holds for every generated layer applied from now on, where nothing else is said; `compile` sets it. */
+/**
+ * The budget of every generated layer applied from now on that is given none, as far as cutting can keep it: `compile`
+ * sets it, and judges the whole step itself.
+ */
 export const planning = { maxBytes: Infinity };
+
+/** More parts cost more in kernels than they save in memory. */
+const MOST_PARTS = 256;
 
 const available: Readonly<Record<LinearShapes['kind'], readonly Strategy[]>> = {
   full: ['materialise', 'fused', 'reorder'],
@@ -199,12 +205,12 @@ function cost(strategy: Strategy, s: LinearShapes, machine: Machine, pass: Pass,
   };
 }
 
-/** The candidate in the fewest parts that fit, or in as many as there are tasks. */
+/** The candidate in the fewest parts that fit, or in as many as there may be. */
 function fitted(strategy: Strategy, s: LinearShapes, machine: Machine, options: PlanOptions): Candidate {
   const { pass = 'fwd', maxBytes = planning.maxBytes, whole = false } = options;
   const inParts = (parts: number) => cost(strategy, s, machine, pass, parts);
   let parts = 1;
-  const most = whole ? 1 : Math.max(1, s.tasks);
+  const most = whole ? 1 : Math.max(1, Math.min(s.tasks, MOST_PARTS));
   while (parts < most && inParts(parts).workspace > maxBytes) parts = Math.min(most, 2 * parts);
   // The fewest tasks that the last doubling left too many.
   for (let step = parts >> 2; step >= 1; step >>= 1)
@@ -232,7 +238,7 @@ export function planLinear(shapes: LinearShapes, options: PlanOptions = {}): Lin
     .map(way => fitted(way, shapes, machine, options))
     .sort((a, b) => Number(a.workspace > maxBytes) - Number(b.workspace > maxBytes) || a.seconds - b.seconds);
   const chosen = candidates.find(c => !wanted || c.strategy === wanted)!;
-  if (chosen.workspace > maxBytes) {
+  if (chosen.workspace > maxBytes && options.maxBytes !== undefined) {
     const least = Math.min(...candidates.filter(c => !wanted || c === chosen).map(c => c.workspace));
     throw new MemoryContractError(
       `planLinear: a ${shapes.kind} weight [${i},${out}] for ${tasks} tasks needs ${least} bytes of temporaries at ` +
