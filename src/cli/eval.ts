@@ -55,10 +55,10 @@ export async function evalCommand(args: string[]): Promise<number> {
   try {
     const { params } = unpackState(startOf(recipe, settings), file, checkpoint);
     const which = { tasks, seed: settings.seed };
-    const score = await evaluateOn(recipe, recipe.learner, params, which);
+    const { result: score } = await evaluateOn(recipe, recipe.learner, params, which);
     const { baseline } = recipe;
     if (baseline) {
-      const plainer = await evaluateOn(recipe, baseline.learner, params, which);
+      const { result: plainer } = await evaluateOn(recipe, baseline.learner, params, which);
       console.error(`${baseline.name} of the same embedding: ${describeResult(plainer)}`);
     }
     print({ task: recipe.task, method: settings.method, ...score }, options.json);

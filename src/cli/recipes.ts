@@ -2,18 +2,21 @@
 import { basename, dirname, extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ArgumentError } from '../core/errors.js';
-import { gpTasks } from '../data/gp.js';
+import { type GpFamily, gpTasks } from '../data/gp.js';
 import { linearTasks } from '../data/linear.js';
-import { loadOmniglot } from '../data/load.js';
-import { omniglotClasses, omniglotEpisodes } from '../data/omniglot.js';
+import { loadOmniglot, loadOneShotRuns } from '../data/load.js';
+import { twoModes } from '../data/modes.js';
+import { omniglotClasses, omniglotEpisodes, withinAlphabets } from '../data/omniglot.js';
+import { oneShotBatch } from '../data/one-shot.js';
 import { sinusoid } from '../data/sinusoid.js';
-import { asTaskFamily, type TaskFamily } from '../data/task.js';
-import { fullHead, hypernet, noise, setEncoder } from '../hyper/index.js';
+import { asTaskFamily, type ClassificationFamily, type TaskBatch, type TaskFamily } from '../data/task.js';
+import { description, fullHead, hypernet, noise, type Support, setEncoder } from '../hyper/index.js';
 import {
   anil,
   cavia,
   conv4,
   drawEpisodes,
+  gaussianLearner,
   generatedClassifier,
   hypernetLearner,
   hyperTransformer,
@@ -27,9 +30,10 @@ import {
   pretrained,
   prototypes,
   reptile,
+  ridgeLearner,
 } from '../meta/index.js';
-import { dense, flatten, type Layer, serial } from '../nn/index.js';
-import { relu } from '../ops/index.js';
+import { dense, flatten, fourierFeatures, type Layer, serial } from '../nn/index.js';
+import { gelu, normal, relu, split } from '../ops/index.js';
 import {
   adam,
   chain,
@@ -40,6 +44,7 @@ import {
   type Transform,
   warmupSchedule,
 } from '../optim/index.js';
+import { type Figures, gpFigures, noiseFigures } from './figures.js';
 
 /** Ways of learning from tasks the command line knows. */
 export const METHODS = [
@@ -56,13 +61,18 @@ export const METHODS = [
   'hypertransformer-logits',
   'noise',
   'noise-spread',
+  'ridge',
   'finetune',
   'separate',
 ] as const;
 export type Method = (typeof METHODS)[number];
 
-/** Ways of dividing Omniglot; see `omniglotClasses`. */
-export const PROTOCOLS = ['vinyals', 'lake'] as const;
+/**
+ * Protocols of Omniglot: two ways of dividing its characters (see `omniglotClasses`), and three in which the test is the
+ * 20 official one-shot runs (Lake et al. 2015) and the training set all 30 background alphabets or the five of one of
+ * the two minimal sets.
+ */
+export const PROTOCOLS = ['vinyals', 'lake', 'runs', 'small1', 'small2'] as const;
 export type Protocol = (typeof PROTOCOLS)[number];
 
 /** How many tasks, of which size: rows per task for regression, per task and class for classification. */
@@ -79,9 +89,12 @@ export interface Recipe {
   readonly learner: Learner;
   /** The same parameters used in a plainer way, printed beside the learner. */
   readonly baseline?: { readonly name: string; readonly learner: Learner };
-  readonly training: TaskSizes & { readonly family: TaskFamily };
-  /** `tasks` is the size of one batch of the evaluation. */
-  readonly testing: TaskSizes & { readonly family: TaskFamily };
+  /** `shotsAt`: support rows of a step, where they change from step to step. */
+  readonly training: TaskSizes & { readonly family: TaskFamily; readonly shotsAt?: (step: number) => number };
+  /** `tasks` is the size of one batch of the evaluation; `fixed` are the tasks, where they are not drawn. */
+  readonly testing: TaskSizes & { readonly family: TaskFamily; readonly fixed?: TaskBatch };
+  /** Further figures of the trained learner. */
+  readonly figures?: Figures;
   /** Steps of a run that is not told how many. */
   readonly steps: number;
   optimiser(steps: number): Transform<any>;
@@ -94,11 +107,20 @@ export interface RecipeOptions {
   readonly protocol: Protocol;
   /** The folder of the data sets, or that of the task's own one. */
   readonly data?: string;
+  /** Classes of a test task of Omniglot; 5 unless given. */
+  readonly ways?: number;
+  /** Numbers of context of CAVIA; 4 unless given. */
+  readonly context?: number;
 }
 
-const BUILT_IN = ['sinusoid', 'linear', 'gp', 'omniglot'];
-/** Tasks of the plan that `train` does not have yet: their data are here, their learners are not. */
-const PLANNED = ['mnist'];
+/** Tasks that are learned one after the other, or one alone: see `trainSequence`. */
+export const SEQUENCES = ['mnist', 'split-mnist', 'permuted-mnist'] as const;
+export type Sequence = (typeof SEQUENCES)[number];
+
+const BUILT_IN = ['sinusoid', 'linear', 'gp', 'two-modes', 'omniglot'];
+
+/** The method of a task that is not told which. */
+export const methodOf = (task: string): Method => (task === 'linear' ? 'ridge' : 'hypernet');
 
 /** True for what names a module rather than a built-in task. */
 const isModule = (task: string): boolean => /[/\\]/.test(task) || /^\.(mjs|js)$/.test(extname(task));
@@ -115,19 +137,25 @@ export async function recipeFor(task: string, options: RecipeOptions): Promise<R
     const family = await loadFamily(task);
     return { ...forFamily(family, options), task: taskName(task) };
   }
+  if (task !== 'omniglot' && options.ways !== undefined)
+    throw new ArgumentError(`train: --ways is for omniglot; expected none for ${task}`);
+  if (options.method !== 'cavia' && options.context !== undefined)
+    throw new ArgumentError(`train: --context is for cavia; expected none for ${options.method}`);
   switch (task) {
     case 'sinusoid':
       return forFamily(sinusoid, options);
     case 'linear':
       return forFamily(linearTasks(), options);
     case 'gp':
-      return forFamily(gpTasks(), options);
+      return options.method === 'hypernet' ? gpRecipe(gpTasks()) : forFamily(gpTasks(), options);
+    case 'two-modes':
+      return forFamily(twoModes, options);
     case 'omniglot':
       return omniglotRecipe(options);
     default:
       throw new ArgumentError(
-        `train: '${task}' is ${PLANNED.includes(task) ? 'not a task of this version' : 'no task'}; expected one of ` +
-          `${BUILT_IN.join(', ')}, or the path of a module like ./task.mjs`,
+        `train: '${task}' is no task; expected one of ${[...BUILT_IN, ...SEQUENCES].join(', ')}, ` +
+          'or the path of a module like ./task.mjs',
       );
   }
 }
@@ -144,7 +172,7 @@ async function loadFamily(path: string): Promise<TaskFamily> {
 }
 
 const forFamily = (family: TaskFamily, options: RecipeOptions): Recipe =>
-  family.kind === 'regression' ? regression(family, options.method) : classification(family, options.method);
+  family.kind === 'regression' ? regression(family, options) : classification(family, options.method);
 
 /** Adam whose rate rises for 200 steps and falls to a hundredth along a cosine; gradients have norm `clip` at most. */
 const adamTo =
@@ -159,7 +187,7 @@ const adamTo =
  * 10 support rows, as in the sinusoid experiments of Finn et al. 2017; the target is their 40-40 network. Learners that
  * take gradient steps train with one (Reptile with ten) and are shown with ten beside it.
  */
-function regression(family: TaskFamily, method: Method): Recipe {
+function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions): Recipe {
   const { inShape, outSize } = family;
   const hidden = [dense(40), relu, dense(40), relu];
   const head = dense(outSize, { gain: 1 });
@@ -212,7 +240,7 @@ function regression(family: TaskFamily, method: Method): Recipe {
         learningRate: 0.01,
       });
     case 'cavia':
-      return stepping(options => cavia(target, inShape, { ...options, contextSize: 4 }), {
+      return stepping(options => cavia(target, inShape, { ...options, contextSize: context }), {
         steps: 1,
         learningRate: 1,
       });
@@ -228,10 +256,25 @@ function regression(family: TaskFamily, method: Method): Recipe {
     case 'noise-spread':
       return {
         ...common,
-        learner: linearNoise(inShape, outSize, method === 'noise' ? 0 : 1),
+        ...drawn(linearNoise(inShape, outSize, method === 'noise' ? 0 : 1)),
         optimiser: adamTo(1e-2, 1),
         training: { family, tasks: 64, shots: 10, queries: 20 },
         steps: 2500,
+      };
+    case 'ridge':
+      return {
+        ...common,
+        learner: ridgeLearner(
+          hypernet({
+            target: dense(outSize, { bias: false, gain: 1 }),
+            inShape,
+            condition: description(4),
+            head: fullHead({ base: false }),
+          }),
+        ),
+        optimiser: adamTo(1e-2, 1),
+        training: { family, tasks: 64, shots: 10, queries: 20 },
+        steps: 3000,
       };
     case 'protonet':
     case 'hypertransformer':
@@ -239,6 +282,49 @@ function regression(family: TaskFamily, method: Method): Recipe {
     case 'separate':
       throw new ArgumentError(`${method} is no method for regression like ${family.name}; expected another`);
   }
+}
+
+const drawn = (learner: NoiseLearner) => ({ learner, figures: noiseFigures(learner) });
+
+/**
+ * The neural-process comparison: 10 to 20 rows of support, and networks that say how sure they are. Rows are read by
+ * their Fourier features of twice the width of the domain, which has ten length scales.
+ */
+function gpRecipe(family: GpFamily): Recipe {
+  const features = fourierFeatures(10, 8);
+  const { inShape } = family;
+  const encoder = setEncoder([128, 128, 256]);
+  const hyper = hypernet<Support>({
+    target: serial(features, dense(64), gelu, dense(64), gelu, dense(2, { gain: 1 })),
+    inShape,
+    condition: () => {
+      const inner = encoder({ inShape: features.outShape(inShape), outShape: [1] });
+      return {
+        ...inner,
+        encode: (params, { x, y }: Support) => inner.encode(params, { x: features.apply({}, x), y }),
+        example: (key, tasks) => {
+          const [forX, forY] = split(key);
+          return { x: normal(forX, [tasks, 10, 1]), y: normal(forY, [tasks, 10, 1]) };
+        },
+      };
+    },
+    trunk: serial(dense(256), gelu, dense(256), gelu, dense(64)),
+    activation: gelu,
+    head: fullHead({ base: true }),
+  });
+  const sizes = { tasks: 32, shots: 10, queries: 32 };
+  const example = () => drawEpisodes(family, { split: 'train', seed: 0, first: 0, ...sizes }).support;
+  const learner = gaussianLearner(hyper, example);
+  return {
+    task: family.name,
+    learner,
+    optimiser: adamTo(2e-3, 1),
+    training: { family, ...sizes, shotsAt: step => 10 + (step % 11) },
+    testing: { family, tasks: 100, shots: 10, queries: 50 },
+    figures: gpFigures(family, learner),
+    steps: 15_000,
+    record: {},
+  };
 }
 
 /** Linear maps drawn from noise, the smallest target that shows whether the noise is used, and their `spread`. */
@@ -253,8 +339,6 @@ export const linearNoise = (inShape: readonly number[], outSize: number, spread:
     }),
     { spread },
   );
-
-const WAYS = 5;
 
 /** Learners for classes of a family of its own, with as many ways in training as in the test. */
 function classification(family: TaskFamily, method: Method, embed = embeddingFor(family.inShape)): Recipe {
@@ -300,6 +384,7 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     case 'latent':
     case 'noise':
     case 'noise-spread':
+    case 'ridge':
     case 'separate':
       throw new ArgumentError(
         `${method} is no method for classification like ${family.name}; expected another`,
@@ -313,20 +398,46 @@ function embeddingFor(inShape: readonly number[]): Layer {
   return serial(flatten(inShape.length), dense(64), relu, dense(64, { gain: 1 }));
 }
 
+/** Ways of learning that compare classes, whatever their number. */
+const COMPARING: readonly Method[] = ['hypernet', 'protonet', 'hypertransformer', 'hypertransformer-logits'];
+
 /**
- * 5-way 1-shot tasks of unseen characters. Learners that compare classes train with 30 of them at a time, which is
- * harder and so teaches more (Snell et al. 2017).
+ * 1-shot tasks of unseen characters, 5-way unless told. Learners that compare classes train with 30 of them at a time, or
+ * 60 for tests of 20 ways or more, which is harder and so teaches more (Snell et al. 2017).
  */
-function omniglotRecipe({ method, protocol, data }: RecipeOptions): Recipe {
+function omniglotRecipe({ method, protocol, data, ways = 5 }: RecipeOptions): Recipe {
   const own = data !== undefined && basename(resolve(data)) === 'omniglot';
-  const omniglot = loadOmniglot(own ? dirname(resolve(data)) : data);
+  const root = own ? dirname(resolve(data)) : data;
+  if (protocol !== 'vinyals' && protocol !== 'lake') return oneShotRuns(method, protocol, root);
+  const omniglot = loadOmniglot(root);
   omniglot.preload();
   const split = { split: protocol };
-  const testing = omniglotEpisodes(omniglot, { ...split, ways: WAYS });
+  const testing = omniglotEpisodes(omniglot, { ...split, ways });
   const recipe = classification(testing, method);
   const { train, test } = omniglotClasses(omniglot, split);
   const record = { trainClasses: JSON.stringify(train), testClasses: JSON.stringify(test) };
-  if (method !== 'hypernet' && method !== 'protonet') return { ...recipe, record };
-  const family = omniglotEpisodes(omniglot, { ...split, ways: 30 });
+  if (!COMPARING.includes(method)) return { ...recipe, record };
+  const family = omniglotEpisodes(omniglot, { ...split, ways: trainingWays(method, ways) });
   return { ...recipe, training: { family, tasks: 1, shots: 1, queries: 5 }, record };
+}
+
+/** A generated network's cost grows with the support set, so that hypertransformers train as they are tested. */
+const trainingWays = (method: Method, ways: number): number => {
+  if (method !== 'hypernet' && method !== 'protonet') return ways;
+  return ways < 20 ? Math.max(30, ways) : Math.max(60, ways);
+};
+
+/** The 20 official runs as the test, tasks made like them from the background alphabets as the training. */
+function oneShotRuns(method: Method, protocol: 'runs' | 'small1' | 'small2', root?: string): Recipe {
+  const omniglot = loadOmniglot(root, protocol === 'runs' ? 'background' : `background_${protocol}`);
+  const fixed = oneShotBatch(loadOneShotRuns(root));
+  const family: ClassificationFamily = withinAlphabets(omniglot, fixed.outSize);
+  const recipe = classification(family, method, conv4(64));
+  return {
+    ...recipe,
+    training: { family, tasks: 1, shots: 1, queries: 3 },
+    testing: { ...recipe.testing, fixed },
+    steps: 6000,
+    record: { trainClasses: JSON.stringify(omniglot.background) },
+  };
 }

@@ -12,6 +12,7 @@ import {
   type Summary,
   summarise,
   type TrainingState,
+  toEpisodes,
 } from '../meta/index.js';
 import { key } from '../ops/index.js';
 import { METHODS, type Method, PROTOCOLS, type Protocol, type Recipe } from './recipes.js';
@@ -22,11 +23,21 @@ export interface Settings {
   readonly protocol: Protocol;
   readonly steps: number;
   readonly seed: number;
+  /** Classes of a test task, where a task lets one choose. */
+  readonly ways?: number;
+  /** Numbers a task may adapt, for methods that have a context. */
+  readonly context?: number;
 }
 
 /** A figure with its interval, in the unit of `metric`. */
 export interface Result extends Summary {
   readonly metric: string;
+}
+
+/** A result and the score of each task, in order. */
+export interface Scored {
+  readonly result: Result;
+  readonly scores: Float64Array;
 }
 
 /** Parameters and optimiser before the first step. */
@@ -36,14 +47,17 @@ export const startOf = ({ learner, optimiser }: Recipe, { seed, steps }: Setting
 /** The metadata of a run's checkpoints: no time and no path, so that equal runs give equal files. */
 export const metadataOf = (
   { task, record }: Recipe,
-  { method, protocol, steps, seed }: Settings,
+  { method, protocol, ...numbers }: Settings,
 ): Record<string, string> => ({
   ...record,
   task,
   method,
   protocol,
-  steps: String(steps),
-  seed: String(seed),
+  ...Object.fromEntries(
+    Object.entries(numbers)
+      .filter(([, n]) => n !== undefined)
+      .map(([name, n]) => [name, String(n)]),
+  ),
 });
 
 /** The settings a checkpoint was made with. Throws CheckpointError if they are not those of a training run. */
@@ -58,12 +72,16 @@ export function settingsOf({ metadata }: Safetensors, origin: string): Settings 
   };
   const whole = (text: string) =>
     /^\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined;
+  const optional = (name: 'ways' | 'context') =>
+    metadata[name] === undefined ? {} : { [name]: field(name, whole) };
   return {
     task: field('task', text => text || undefined),
     method: field('method', text => METHODS.find(method => method === text)),
     protocol: field('protocol', text => PROTOCOLS.find(protocol => protocol === text)),
     steps: field('steps', whole),
     seed: field('seed', whole),
+    ...optional('ways'),
+    ...optional('context'),
   };
 }
 
@@ -91,16 +109,15 @@ export async function evaluateOn(
   learner: Learner,
   params: unknown,
   { tasks, seed, signal }: { tasks: number; seed: number; signal?: AbortSignal },
-): Promise<Result> {
-  const { family, tasks: batchTasks, shots, queries } = testing;
+): Promise<Scored> {
+  const { family, tasks: batchTasks, shots, queries, fixed } = testing;
   const draw = (first: number, count: number): Episodes =>
-    drawEpisodes(family, { split: 'test', seed, first, tasks: count, shots, queries });
-  const scores = await evaluate(queryScores(learner, family.outSize), params, draw, {
-    tasks,
-    batchTasks,
-    signal,
-  });
-  return { metric: metricOf(family), ...summarise(scores) };
+    fixed
+      ? toEpisodes(fixed)
+      : drawEpisodes(family, { split: 'test', seed, first, tasks: count, shots, queries });
+  const size = fixed ? { tasks: fixed.tasks, batchTasks: fixed.tasks } : { tasks, batchTasks };
+  const scores = await evaluate(queryScores(learner, family.outSize), params, draw, { ...size, signal });
+  return { result: { metric: metricOf(family), ...summarise(scores) }, scores };
 }
 
 /** `0.0123 ± 0.0004 mse over 600 unseen tasks`; accuracies as percentages. */

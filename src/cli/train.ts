@@ -6,7 +6,7 @@ import { drawEpisodes, packState, train, trainingLoss, unpackState } from '../me
 import { type Arguments, flag, integer, oneOf, parse, text } from './args.js';
 import { isSequence, sequenceSummary, trainSequence } from './continual.js';
 import { drawUnseen } from './figure.js';
-import { METHODS, PROTOCOLS, type Recipe, recipeFor, taskName } from './recipes.js';
+import { METHODS, methodOf, PROTOCOLS, type Recipe, recipeFor, taskName } from './recipes.js';
 import {
   checkGiven,
   checkRecord,
@@ -35,13 +35,16 @@ export const trainSpec = {
     protocol: oneOf(PROTOCOLS, undefined),
     steps: integer(1, undefined),
     seed: integer(0, undefined),
+    ways: integer(2, undefined),
+    context: integer(1, undefined),
     tasks: integer(2, TEST_TASKS),
     out: text('a folder', undefined),
     resume: flag(),
     json: flag(),
   },
 };
-type Options = Arguments<typeof trainSpec.options>['options'];
+/** What `train` is told beside its task. */
+export type TrainOptions = Arguments<typeof trainSpec.options>['options'];
 
 /** What `train --json` prints. */
 export interface TrainResult {
@@ -57,6 +60,8 @@ export interface TrainResult {
   readonly after: Result;
   /** The same parameters used in a plainer way, for methods that have one. */
   readonly baseline?: Result & { readonly name: string };
+  /** Further figures of tasks that have some: nats to the exact posterior, the variance of drawn weights. */
+  readonly figures?: readonly Result[];
   readonly checkpoint: string;
 }
 
@@ -71,7 +76,7 @@ export async function trainCommand(args: string[]): Promise<number> {
     const print = <R>(result: R, summary: (result: R) => string) =>
       console.log(options.json ? JSON.stringify(result) : summary(result));
     if (isSequence(task)) print(await trainSequence(task, options, interrupt.signal), sequenceSummary);
-    else print(await run(task, options, interrupt.signal), summary);
+    else print((await trainTask(task, options, interrupt.signal)).result, summary);
     return 0;
   } catch (error) {
     if (error === interrupt.signal.reason) return 130;
@@ -81,16 +86,23 @@ export async function trainCommand(args: string[]): Promise<number> {
   }
 }
 
+/** A run with what it was scored by, task for task, in the order of the tasks. */
+export interface TrainRun {
+  readonly result: TrainResult;
+  readonly scores: Float64Array;
+}
+
 /** Trains and evaluates. Rejects with the signal's reason once it aborts, a checkpoint of the training being saved. */
-async function run(task: string, options: Options, signal: AbortSignal): Promise<TrainResult> {
+export async function trainTask(task: string, options: TrainOptions, signal: AbortSignal): Promise<TrainRun> {
   const out = options.out ?? join('runs', basename(task, extname(task)));
   const checkpoint = checkpointIn(out);
   const file = await resumed(options.resume, out);
-  const { method, protocol, seed } = chosen(task, options, file, checkpoint);
-  const recipe = await recipeFor(task, { method, protocol, data: options.data });
+  const choice = chosen(task, options, file, checkpoint);
+  const { method, seed } = choice;
+  const recipe = await recipeFor(task, { ...choice, data: options.data });
   if (file) checkRecord(recipe, file, checkpoint);
   const steps = options.steps ?? (file ? settingsOf(file, checkpoint).steps : recipe.steps);
-  const settings: Settings = { method, protocol, steps, seed };
+  const settings: Settings = { ...choice, steps };
 
   const backend = await init({ backend: options.backend, threads: options.threads });
   try {
@@ -98,9 +110,9 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
     const from = file ? unpackState(start, file, checkpoint) : start;
     checkStep(from.step, steps, checkpoint);
 
-    const score = (params: unknown, learner = recipe.learner) =>
-      evaluateOn(recipe, learner, params, { tasks: options.tasks, seed, signal });
-    const before = await score(start.params);
+    const which = { tasks: options.tasks, seed, signal };
+    const score = (params: unknown, learner = recipe.learner) => evaluateOn(recipe, learner, params, which);
+    const { result: before } = await score(start.params);
     console.error(`before training: ${describeResult(before)}`);
 
     const metadata = metadataOf(recipe, settings);
@@ -114,9 +126,12 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
       train: reports => train(trainingOf(recipe, settings), from, { steps, ...reports }),
       pack: state => packState(state, metadata),
     });
-    const after = await score(end.params);
-    const { baseline } = recipe;
-    const plainer = baseline && { name: baseline.name, ...(await score(end.params, baseline.learner)) };
+    const { result: after, scores } = await score(end.params);
+    const { baseline, figures } = recipe;
+    const plainer = baseline && {
+      name: baseline.name,
+      ...(await score(end.params, baseline.learner)).result,
+    };
     if (plainer) console.error(`${plainer.name} of the same embedding: ${describeResult(plainer)}`);
     if (recipe.task === 'sinusoid')
       await drawUnseen(join(out, 'sinusoid'), recipe, end.params, metrics, {
@@ -126,7 +141,7 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
         seed,
         steps,
       });
-    return {
+    const result = {
       task: recipe.task,
       method,
       backend: backend.name,
@@ -136,8 +151,10 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
       before,
       after,
       ...(plainer && { baseline: plainer }),
+      ...(figures && { figures: await figures(end.params, which) }),
       checkpoint,
     };
+    return { result, scores };
   } finally {
     backend.dispose();
   }
@@ -146,26 +163,43 @@ async function run(task: string, options: Options, signal: AbortSignal): Promise
 /** Settings from the options, or from the checkpoint that is resumed, which they must not contradict. */
 function chosen(
   task: string,
-  options: Options,
+  options: TrainOptions,
   file: Safetensors | null,
   origin: string,
 ): Omit<Settings, 'steps'> {
-  const { method, protocol, steps, seed } = options;
-  if (!file) return { method: method ?? 'hypernet', protocol: protocol ?? 'vinyals', seed: seed ?? 0 };
-  const recorded = settingsOf(file, origin);
-  checkGiven({ task: taskName(task), method, protocol, steps, seed }, recorded, origin);
-  return recorded;
+  const { method, protocol, steps, seed, ways, context } = options;
+  if (!file)
+    return {
+      method: method ?? methodOf(task),
+      protocol: protocol ?? 'vinyals',
+      seed: seed ?? 0,
+      ways,
+      context,
+    };
+  const { task: recorded, ...settings } = settingsOf(file, origin);
+  checkGiven(
+    { task: taskName(task), method, protocol, steps, seed, ways, context },
+    { task: recorded, ...settings },
+    origin,
+  );
+  return settings;
 }
 
 function trainingOf({ training, learner, optimiser }: Recipe, { steps, seed }: Settings) {
-  const { family, ...sizes } = training;
+  const { family, shotsAt, ...sizes } = training;
   return {
     loss: trainingLoss(learner, family.outSize),
     optimiser: optimiser(steps),
     batch: (step: number) =>
       drawEpisodes(
         family,
-        { split: 'train', seed, first: step * sizes.tasks, ...sizes },
+        {
+          split: 'train',
+          seed,
+          first: step * sizes.tasks,
+          ...sizes,
+          ...(shotsAt && { shots: shotsAt(step) }),
+        },
         { key: learner.random },
       ),
   };
@@ -177,5 +211,6 @@ const summary = (r: TrainResult): string =>
     `before      ${describeResult(r.before)}`,
     `after       ${describeResult(r.after)}`,
     ...(r.baseline ? [`${r.baseline.name} ${describeResult(r.baseline)}`] : []),
+    ...(r.figures ?? []).map(figure => `            ${describeResult(figure)}`),
     `checkpoint  ${r.checkpoint}`,
   ].join('\n');

@@ -3,11 +3,13 @@ export { type EpisodeSource, episodes } from './episodes.js';
 export { type GpFamily, type GpOptions, type GpPosterior, gpOracle, gpTasks } from './gp.js';
 export { type LinearFamily, type LinearOptions, linearOracle, linearTasks } from './linear.js';
 export { type LabelledImages, permutedMnist, readMnist, splitMnist, takeImages } from './mnist.js';
+export { twoModes } from './modes.js';
 export {
   Omniglot,
   type OmniglotSplit,
   omniglotClasses,
   omniglotEpisodes,
+  withinAlphabets,
   writeDrawing,
 } from './omniglot.js';
 export {

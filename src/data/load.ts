@@ -3,16 +3,19 @@ import { Omniglot } from './omniglot.js';
 import { type OneShotRun, readOneShotRuns } from './one-shot.js';
 import { dataFolder, readDataFile } from './path.js';
 
+/** Which alphabets Omniglot's background set has: all 30, or the five of a minimal set. */
+export type OmniglotBackground = 'background' | 'background_small1' | 'background_small2';
+
 /**
  * Omniglot from `<data>/omniglot`.
  *
  * @param data the data root; see `dataFolder`.
  * @throws DataError naming the folder or file that is missing or damaged.
  */
-export function loadOmniglot(data?: string): Omniglot {
+export function loadOmniglot(data?: string, background: OmniglotBackground = 'background'): Omniglot {
   const folder = dataFolder('omniglot', data);
   return new Omniglot(
-    readDataFile(folder, 'images_background.zip'),
+    readDataFile(folder, `images_${background}.zip`),
     readDataFile(folder, 'images_evaluation.zip'),
   );
 }

@@ -71,6 +71,16 @@ export class Omniglot {
     this.evaluation = this.index(evaluation, 'images_evaluation.zip');
   }
 
+  /** The characters of each background alphabet, by its name. */
+  alphabets(): Map<string, string[]> {
+    const found = new Map<string, string[]>();
+    for (const name of this.background) {
+      const alphabet = name.slice(0, name.indexOf('/'));
+      found.set(alphabet, [...(found.get(alphabet) ?? []), name]);
+    }
+    return found;
+  }
+
   private index(zip: Uint8Array, source: string): string[] {
     const names = new Set<string>();
     for (const [path, png] of readZip(zip, source)) {
@@ -208,4 +218,68 @@ export function omniglotEpisodes(
     examples: () => OMNIGLOT_DRAWINGS,
     write: (id, drawing, out) => writeDrawing(data, id, drawing, out),
   });
+}
+
+/**
+ * Tasks like the official one-shot runs (Lake et al. 2015): `ways` characters of one background alphabet, all support
+ * drawings of a row number by one person and all query drawings of a row number by another one, for drawing `i` of every
+ * character of an alphabet is by the same person. In training a whole task is turned by 0, 90, 180 or 270 degrees, and
+ * every drawing moved by a small affine map; validation and test tasks are of the same alphabets, upright and as drawn.
+ *
+ * @throws DataError if no alphabet has `ways` characters.
+ */
+export function withinAlphabets(data: Omniglot, ways: number): ClassificationFamily {
+  const alphabets = [...data.alphabets().values()].filter(characters => characters.length >= ways);
+  if (alphabets.length === 0) throw new DataError(`no background alphabet has ${ways} characters`);
+  return {
+    name: 'omniglot',
+    kind: 'classification',
+    inShape: [OMNIGLOT_SIDE, OMNIGLOT_SIDE, 1],
+    outSize: ways,
+    draw({ support, query }, stream, split) {
+      const characters = alphabets[stream.below(alphabets.length)];
+      const degrees = split === 'train' ? 90 * stream.below(4) : 0;
+      const shots = support.n / ways;
+      const queries = query.n / ways;
+      const people = stream.sample(OMNIGLOT_DRAWINGS, shots + queries);
+      stream.sample(characters.length, ways).forEach((chosen, label) => {
+        people.forEach((person, i) => {
+          const [rows, row] = i < shots ? [support, label * shots + i] : [query, label * queries + i - shots];
+          const out = rows.x.subarray(row * PIXELS, (row + 1) * PIXELS);
+          writeDrawing(data, `${characters[chosen]}@${degrees}`, person, out);
+          if (split === 'train') moveDrawing(out, stream);
+          rows.y[row] = label;
+        });
+      });
+    },
+  };
+}
+
+/** Moves a drawing [28, 28] in place by a random affine map about its middle: up to 14 degrees, 15 %, 2 pixels. */
+function moveDrawing(drawing: Float32Array, stream: Stream): void {
+  const within = (size: number) => size * (2 * stream.uniform() - 1);
+  const angle = within(0.25);
+  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+  const [wide, high, shear, right, down] = [
+    1 + within(0.15),
+    1 + within(0.15),
+    within(0.2),
+    within(2),
+    within(2),
+  ];
+  const from = drawing.slice();
+  const middle = (OMNIGLOT_SIDE - 1) / 2;
+  const ink = (y: number, x: number) =>
+    x >= 0 && x < OMNIGLOT_SIDE && y >= 0 && y < OMNIGLOT_SIDE ? from[y * OMNIGLOT_SIDE + x] : 0;
+  for (let y = 0, i = 0; y < OMNIGLOT_SIDE; y++)
+    for (let x = 0; x < OMNIGLOT_SIDE; x++, i++) {
+      const [u, v] = [(x - middle - right) * wide, (y - middle - down) * high];
+      const sourceX = cos * u - sin * v + shear * v + middle;
+      const sourceY = sin * u + cos * v + middle;
+      const [left, top] = [Math.floor(sourceX), Math.floor(sourceY)];
+      const [a, b] = [sourceX - left, sourceY - top];
+      drawing[i] =
+        (1 - b) * ((1 - a) * ink(top, left) + a * ink(top, left + 1)) +
+        b * ((1 - a) * ink(top + 1, left) + a * ink(top + 1, left + 1));
+    }
 }

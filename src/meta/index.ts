@@ -27,6 +27,7 @@ export {
   toEpisodes,
 } from './episodes.js';
 export { type EvaluateOptions, evaluate, type Summary, summarise } from './evaluate.js';
+export { type GaussianLearner, gaussianLearner, gaussianLoss, type Moments } from './gaussian.js';
 export { fineTuned, hypernetLearner, latentLearner } from './hypernet.js';
 export {
   type HyperTransformerOptions,
@@ -36,6 +37,7 @@ export {
 export { keyOf, type Learner, queryScores, trainingLoss } from './learner.js';
 export { anil, type MamlOptions, maml, metaSgd, pretrained, reptile } from './maml.js';
 export { type NoiseLearner, type NoiseOptions, noiseLearner } from './noise.js';
+export { type RidgeParams, ridgeLearner } from './ridge.js';
 export { type CurveOptions, type CurvePoint, paired, type Start, startCurve } from './starts.js';
 export { initialState, type Training, type TrainingState, type TrainOptions, train } from './trainer.js';
 export { trainValidated, type ValidatedState, type Validation } from './validate.js';

@@ -3,6 +3,7 @@ export { type AttentionOptions, attention, type TransformerOptions, transformer 
 export { dropout, embedding } from './basic.js';
 export { avgPool, conv2d, flatten, maxPool } from './conv.js';
 export { dense, type WeightOptions } from './dense.js';
+export { fourierFeatures } from './fourier.js';
 export {
   type ApplyOptions,
   defineLayer,
