@@ -80,7 +80,7 @@ onDevice('tuning finds the products of cases and keeps their tilings for the ada
   );
   expect(found).toEqual(['1:16x32x16rr']);
   expect(file).toBe(tuningFile(tunable().device));
-  expect(JSON.parse(readFileSync(file!, 'utf8'))).toMatchObject({ format: 1 });
+  expect(JSON.parse(readFileSync(file!, 'utf8'))).toMatchObject({ format: 2 });
   await expect(tune(await open('ref'), [], () => {})).rejects.toThrow(ArgumentError);
 });
 
@@ -91,7 +91,7 @@ onDevice('a device is opened with the tilings kept for it, and refuses a damaged
   expect(again.tuning.tiles).toEqual(new Map([['key', tiling]]));
   expect(again.describe().tunings).toBe(1);
   again.dispose();
-  for (const text of ['{', JSON.stringify({ format: 1, tiles: { key: { ...tiling, rows: 0.5 } } })]) {
+  for (const text of ['{', JSON.stringify({ format: 2, tiles: { key: { ...tiling, rows: 0.5 } } })]) {
     writeFileSync(file, text);
     await expect(createWebGPU({ software: true })).rejects.toThrow(DataError);
   }

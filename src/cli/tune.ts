@@ -27,8 +27,18 @@ const WORTH = 0.97;
 const CHECKED = 3e7;
 
 /** Every tiling that is tried for a product. */
-export function candidates({ m, n, k }: ProductSizes, software: boolean): Tiling[] {
+export function candidates(
+  { m, n, k }: ProductSizes,
+  { software, subgroup }: { software: boolean; subgroup: number },
+): Tiling[] {
   const found: Tiling[] = [];
+  if (software && subgroup > 1 && n >= 4) {
+    for (const rows of [8, 16, 25, 32])
+      for (const columns of [2, 4, 6])
+        if (rows < 2 * m && columns * subgroup < 2 * n)
+          found.push({ body: 'matmulLanes', rows, columns, threadsM: 1, threadsN: subgroup });
+    return found;
+  }
   const threads = software
     ? [[1, 8]]
     : [
@@ -192,7 +202,7 @@ export async function tuneProduct(backend: Backend & Tunable, sizes: ProductSize
   const trial = new Trial(backend, sizes);
   const { device } = backend;
   try {
-    const tilings = candidates(sizes, device.software).filter(tiling => fits(tiling, device));
+    const tilings = candidates(sizes, device).filter(tiling => fits(tiling, device));
     const { tiling, ms, first } = await fastest(trial, backend, key, [null, ...tilings]);
     const cuts = [2, 4, 8, 16].filter(parts => sizes.k >= 128 * parts);
     const whole = tiling && { ...tiling, parts: 1 };

@@ -30,7 +30,9 @@ function multiply(call: Call, p: Product): Pass[] {
   if (passes) return passes;
   const y = call.outs[0];
   const epilogue = epilogueOf(call);
-  const t = tilingOf(p, call.software, p.ranged ? undefined : call.tuning);
+  // Subgroups may exchange values only where all of their threads take the same path, which data must not decide.
+  const t = tilingOf(p, p.ranged ? { software: call.software, subgroup: 0 } : call);
+  const lanes = t.body === 'matmulLanes';
   const tilesM = Math.ceil(p.m / (t.rows * t.threadsM));
   const tilesN = Math.ceil(p.n / (t.columns * t.threadsN));
   const parts = p.ranged ? 1 : (t.parts ?? kParts(p.k, tilesM * tilesN * p.batch, call.software));
@@ -38,13 +40,13 @@ function multiply(call: Call, p: Product): Pass[] {
   const groups = parts === 1 ? p.groups : [1, 1, 1];
   const workgroups = tilesM * tilesN * p.batch * parts;
   const pass: Pass = {
+    directives: lanes ? ['enable subgroups'] : [],
     bodies: [...(p.bodies ?? []), ...(p.ranged ? [] : ['matmulRange']), t.body],
     constants: {
       ...p.constants,
       ROWS: t.rows,
       COLUMNS: t.columns,
-      THREADS_M: t.threadsM,
-      THREADS_N: t.threadsN,
+      ...(lanes ? { SUBGROUP: t.threadsN } : { THREADS_M: t.threadsM, THREADS_N: t.threadsN }),
       ...(t.tileK ? { TILE_K: t.tileK, A_BY_ROWS: Number(p.aByRows), B_BY_ROWS: Number(p.bByRows) } : {}),
     },
     params: {

@@ -11,9 +11,12 @@ export interface ProductSizes {
   readonly bByRows: boolean;
 }
 
-/** A thread computes rows x columns results; threadsM x threadsN of them make a workgroup. */
+/**
+ * A thread computes rows x columns results; threadsM x threadsN of them make a workgroup. Of matmulLanes a workgroup is
+ * one subgroup, side by side along n.
+ */
 export interface Tiling {
-  readonly body: 'matmulDirect' | 'matmulTiled';
+  readonly body: 'matmulDirect' | 'matmulLanes' | 'matmulTiled';
   readonly rows: number;
   readonly columns: number;
   readonly threadsM: number;
@@ -50,12 +53,19 @@ export const tilingKey = ({ batch, m, n, k, aByRows, bByRows }: ProductSizes): s
 /** The least size of equal parts, each at most `most`, that hold x. */
 const even = (x: number, most: number): number => Math.ceil(x / Math.ceil(x / most));
 
-/** Software adapters: 8 x 8 results per thread and no barriers; 8 neighbouring threads fill a vector register. */
-function softwareTiling({ m, n }: ProductSizes): Tiling {
+/**
+ * Software adapters: no barriers, and so many results per thread as repay the loads, though not all stay in registers.
+ * 8 neighbouring threads fill a vector register where the device has no subgroups of one size.
+ */
+function softwareTiling({ m, n }: ProductSizes, subgroup: number): Tiling {
   const body = 'matmulDirect';
   if (n < 4) {
     const rows = m > 8 ? even(Math.ceil(m / 8), 4) : 1;
     return { body, rows, columns: power(n, 4), threadsM: 8, threadsN: 1 };
+  }
+  if (subgroup > 1) {
+    const columns = even(Math.ceil(n / subgroup), 4);
+    return { body: 'matmulLanes', rows: even(m, 32), columns, threadsM: 1, threadsN: subgroup };
   }
   const columns = even(Math.ceil(n / 8), 8);
   const rows = even(m, Math.min(12, Math.floor(64 / columns)));
@@ -76,9 +86,16 @@ function gpuTiling({ m, n, k, batch }: ProductSizes): Tiling {
   return { body, rows: power(m / 8, 4), columns: power(n / 8, 4), threadsM: 8, threadsN: 8 };
 }
 
+/** What tilings depend on beside the sizes; see `Call`. */
+interface Traits {
+  readonly software: boolean;
+  readonly subgroup: number;
+  readonly tuning?: Tuning;
+}
+
 /** The tiling of a product: what tuning found for its key, else the static table's. */
-export function tilingOf(sizes: ProductSizes, software: boolean, tuning?: Tuning): Tiling {
+export function tilingOf(sizes: ProductSizes, { software, subgroup, tuning }: Traits): Tiling {
   const key = tilingKey(sizes);
   tuning?.seen?.set(key, sizes);
-  return tuning?.tiles.get(key) ?? (software ? softwareTiling(sizes) : gpuTiling(sizes));
+  return tuning?.tiles.get(key) ?? (software ? softwareTiling(sizes, subgroup) : gpuTiling(sizes));
 }

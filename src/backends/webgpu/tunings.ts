@@ -4,7 +4,7 @@ import type { Device } from './device.js';
 import type { Tiling } from './tiling.js';
 
 /** Raised when keys or tilings change their meaning; files of other formats are left alone. */
-const FORMAT = 1;
+const FORMAT = 2;
 const SIZES = ['rows', 'columns', 'threadsM', 'threadsN', 'tileK', 'parts'] as const;
 
 /** The file of an adapter's tilings; null where nothing is kept. */
@@ -12,14 +12,15 @@ export const tuningFile = ({ info, name, software }: Device): string | null =>
   storedFile(['webgpu', info.vendor, info.architecture, name, software ? 'software' : 'gpu'].join(' '));
 
 /** True if the device can run a tiling: whole sizes, and no more threads and shared memory than it has. */
-export function fits(tiling: Tiling, { limits }: Device): boolean {
+export function fits(tiling: Tiling, { limits, subgroup }: Device): boolean {
   const { body, rows, columns, threadsM, threadsN, tileK } = tiling;
   const whole = SIZES.every(size => {
     const value = tiling[size];
     return value === undefined || (Number.isInteger(value) && value > 0 && value <= 1024);
   });
-  if (!whole || !(rows * columns <= 64)) return false;
+  if (!whole || !(rows * columns <= 128)) return false;
   if (!(threadsM * threadsN <= limits.maxComputeInvocationsPerWorkgroup)) return false;
+  if (body === 'matmulLanes') return subgroup > 1 && threadsM === 1 && threadsN === subgroup;
   if (body !== 'matmulTiled') return body === 'matmulDirect';
   const floats = (tileK ?? Infinity) * (threadsM * rows + 1 + threadsN * columns);
   return 4 * floats <= limits.maxComputeWorkgroupStorageSize;
