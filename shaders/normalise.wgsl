@@ -1,18 +1,4 @@
 // LANES threads share one row: its mean, then what that mean lacks and the squared deviations, then the results.
-var<workgroup> shared_sums: array<vec2<f32>, WIDTH>;
-
-// The sum of one pair per lane, given to every lane of the row.
-fn over_lanes(local: u32, value: vec2<f32>) -> vec2<f32> {
-  var result = value;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    shared_sums[local] = result;
-    workgroupBarrier();
-    result += shared_sums[local ^ half];
-    workgroupBarrier();
-  }
-  return result;
-}
-
 @compute @workgroup_size(WIDTH)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
   let lane = local % LANES;

@@ -15,6 +15,7 @@ import {
   gpu,
   onBothTiers,
   onDevice,
+  product,
   rowMajor,
   shape,
   sum,
@@ -128,6 +129,44 @@ onBothTiers(() => {
       const y = filled([2, 3000], ([, j]) => Math.exp(Math.sin(j)) / total);
       await check('softmax', uniform(5), { ins: [x], outs: [{ ...y, tolerance: 1e-6 }] });
     });
+  });
+
+  describe('normalise', () => {
+    /** Rows of this mean: what is lost to it is lost in f32, and only that. */
+    const normalised = async (kept: number[], rest: number[], mean: number, random: () => number) => {
+      const x = filled([...kept, ...rest], () => Math.fround(mean + random() * 2 - 1));
+      const [rows, n] = [product(kept), product(rest)];
+      const eps = 1e-5;
+      const y = filled(x.shape, () => 0);
+      const inverse = filled(kept, () => 0);
+      for (let row = 0; row < rows; row++) {
+        const values = x.data.slice(row * n, (row + 1) * n);
+        const center = sum(n, j => values[j]) / n;
+        inverse.data[row] = 1 / Math.sqrt(sum(n, j => (values[j] - center) ** 2) / n + eps);
+        for (let j = 0; j < n; j++) y.data[row * n + j] = (values[j] - center) * inverse.data[row];
+      }
+      // Sums of n roundings of 6e-8, in trees and in parts.
+      const tolerance = 1e-5;
+      await check('normalise', random, {
+        ins: [x],
+        outs: [
+          { ...y, tolerance },
+          { ...inverse, tolerance },
+        ],
+        attrs: { eps },
+      });
+    };
+    fuzz(
+      'centres and scales rows',
+      fc.tuple(shape(2, 4), fc.oneof(upTo(6), upTo(300)), upTo(3), fc.constantFrom(0, 100)),
+      ([kept, n, m, mean], random) => normalised(kept, [n, m], mean, random),
+    );
+    for (const [rows, n] of [
+      [1, 40_000],
+      [3, 9001],
+      [1, 2047],
+    ])
+      onDevice(`cuts ${rows} rows of ${n} into parts`, () => normalised([rows], [n], 1000, uniform(n)));
   });
 
   describe('convolution', () => {

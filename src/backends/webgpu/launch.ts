@@ -16,6 +16,7 @@ import {
   streaming,
 } from './kernel.js';
 import { conv2d, conv2dFilter, conv2dInput, matmul, raggedOuter } from './matmul.js';
+import { normalise } from './normalise.js';
 import { lanesOf, reduce, shares } from './reduce.js';
 import type { Operand } from './source.js';
 
@@ -139,28 +140,6 @@ const softmaxWith =
       },
     ];
   };
-
-function normalise({ ins: [x], outs: [y, inverse], attrs, software }: Call): Pass[] {
-  const kept = inverse.shape.length;
-  const groups = [kept, x.shape.length - kept];
-  const rows = size(inverse);
-  const length = product(x.shape.slice(kept));
-  const { lanes, width } = shares(rows, length, software);
-  return [
-    {
-      bodies: ['normalise'],
-      constants: { LANES: lanes, WIDTH: width },
-      params: { rows, length },
-      access: [
-        { name: 'x', operand: x, groups },
-        { name: 'y', operand: y, groups, store: 'raw' },
-        flat('inverse', inverse, 'raw'),
-      ],
-      generate: source => source.add(`fn eps() -> f32 { return f32(${attrs.eps}); }\n`),
-      workgroups: Math.ceil(rows / (width / lanes)),
-    },
-  ];
-}
 
 /** Sizes as the pooling bodies name them; `whole` is the image, `pooled` has one place per window. */
 function poolSizes(call: Call, whole: Operand, pooled: Operand, windows = true): Record<string, number> {
