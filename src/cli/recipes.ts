@@ -251,7 +251,7 @@ function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions):
         optimiser: steps => sgd(linearSchedule(1, 0.05, steps)),
       };
     case 'finetune':
-      return { ...common, learner: pretrained(target, inShape, { steps: 10, learningRate: 0.01 }) };
+      return { ...common, learner: pretrained(target, inShape, { steps: 10, learningRate: 0.003 }) };
     case 'noise':
     case 'noise-spread':
       return {

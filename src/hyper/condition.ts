@@ -143,8 +143,8 @@ export const attentionEncoder =
     };
   };
 
-/** Each row of x flattened, beside its y flattened or one-hot. */
-function joinRows({ x, y }: Support, lead: number, outSize: number): Tensor {
+/** Each row of x flattened, beside its y flattened or one-hot: behind `lead` leading axes, for y of `outSize` numbers. */
+export function joinRows({ x, y }: Support, lead: number, outSize: number): Tensor {
   const flat = (t: Tensor) => reshape(t, [...t.shape.slice(0, lead), sizeOf(t.shape.slice(lead))]);
   return concat([flat(x), y.dtype === 'i32' ? oneHot(y, outSize) : flat(y)], -1);
 }

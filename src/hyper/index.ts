@@ -35,3 +35,4 @@ export {
   weightNorms,
   weightStatistics,
 } from './statistics.js';
+export { type Posterior, type VariationalEncoder, variational } from './variational.js';

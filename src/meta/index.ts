@@ -36,6 +36,15 @@ export {
 } from './hypertransformer.js';
 export { keyOf, type Learner, queryScores, trainingLoss } from './learner.js';
 export { anil, type MamlOptions, maml, metaSgd, pretrained, reptile } from './maml.js';
+export {
+  architectureSearch,
+  type GeneratedNetworks,
+  lossTable,
+  type MetaNetworks,
+  type MetaNetworksOptions,
+  type MetaNetworksParams,
+  metaNetworks,
+} from './metanetworks.js';
 export { type NoiseLearner, type NoiseOptions, noiseLearner } from './noise.js';
 export { type RidgeParams, ridgeLearner } from './ridge.js';
 export { type CurveOptions, type CurvePoint, paired, type Start, startCurve } from './starts.js';

@@ -7,7 +7,8 @@ import { type ApplyOptions, defineLayer, type Layer, LayerError, lambda, weaveFo
 /** A layer, or an activation: a function of a tensor that keeps its shape. */
 export type LayerLike = Layer | ((x: Tensor) => Tensor);
 
-const asLayer = (layer: LayerLike): Layer => (typeof layer === 'function' ? lambda(layer) : layer);
+/** A function of a tensor as a layer. */
+export const asLayer = (layer: LayerLike): Layer => (typeof layer === 'function' ? lambda(layer) : layer);
 
 /**
  * Layers one after the other, activations among them: `serial(dense(40), relu, dense(1))`. Parameters are

@@ -1,6 +1,8 @@
 /** Optimisers and what they are composed of. */
+
 export { type AdamOptions, type AdamState, type AdamwOptions, adam, adamw } from './adam.js';
 export { clipByGlobalNorm, globalNorm } from './clip.js';
+export { byPart } from './parts.js';
 export {
   constantSchedule,
   cosineSchedule,
