@@ -13,6 +13,7 @@ import { asTaskFamily, type ClassificationFamily, type TaskBatch, type TaskFamil
 import { description, fullHead, hypernet, noise, type Support, setEncoder } from '../hyper/index.js';
 import {
   anil,
+  architectureSearch,
   cavia,
   conv4,
   drawEpisodes,
@@ -24,6 +25,7 @@ import {
   latentLearner,
   type MamlOptions,
   maml,
+  metaNetworks,
   metaSgd,
   type NoiseLearner,
   noiseLearner,
@@ -32,7 +34,7 @@ import {
   reptile,
   ridgeLearner,
 } from '../meta/index.js';
-import { dense, flatten, fourierFeatures, type Layer, serial } from '../nn/index.js';
+import { cell, dense, flatten, fourierFeatures, type Layer, serial } from '../nn/index.js';
 import { gelu, normal, relu, split } from '../ops/index.js';
 import {
   adam,
@@ -61,6 +63,8 @@ export const METHODS = [
   'hypertransformer-logits',
   'noise',
   'noise-spread',
+  'metanetworks',
+  'search',
   'ridge',
   'finetune',
   'separate',
@@ -252,6 +256,17 @@ function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions):
       };
     case 'finetune':
       return { ...common, learner: pretrained(target, inShape, { steps: 10, learningRate: 0.003 }) };
+    case 'metanetworks':
+      return {
+        ...common,
+        learner: metaNetworks(inShape, outSize, { cell: cell(2) }),
+        optimiser: steps => chain(clipByGlobalNorm(1), adam(cosineSchedule(2e-3, steps, { floor: 0.01 }))),
+        training: { family, tasks: 32, shots: 10, queries: 20 },
+      };
+    case 'search': {
+      const options = { steps: 50, learningRate: 0.003 };
+      return { ...common, learner: architectureSearch(inShape, outSize, { cell: cell(2) }, options) };
+    }
     case 'noise':
     case 'noise-spread':
       return {
@@ -384,6 +399,8 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     case 'latent':
     case 'noise':
     case 'noise-spread':
+    case 'metanetworks':
+    case 'search':
     case 'ridge':
     case 'separate':
       throw new ArgumentError(
