@@ -139,8 +139,9 @@ export async function timeCase(
     } else if (!inputsHeld.has(x.view.storage) && !(program && x.size <= RING_SIZE)) x.dispose();
   };
   const call = (run: typeof step = program ?? ((...xs) => scope(() => step(...xs)))) => {
+    // Peers drop a result before they make the next, which then takes its memory.
+    for (const old of result.splice(carried)) drop(old);
     const next = run(...args);
-    for (let k = carried; k < result.length; k++) drop(result[k]);
     result = carried > 0 ? (next as unknown[]) : [next];
     for (let k = 0; k < carried; k++) {
       if (!program) drop(args[k]);
