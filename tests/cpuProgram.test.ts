@@ -36,7 +36,23 @@ test('what only a reduction reads is never stored, and the values are those of e
     ['products along rows', (a, b) => o.sum(o.mul(a, b), 1), 1],
     ['largest distances', (a, b) => o.maxOver(o.abs(o.sub(a, o.slice(b, 0, 0, 1))), 1), 1],
     ['a transposed factor', (a, b) => o.sum(o.mul(a, o.transpose(o.reshape(b, [300, 20]))), 1), 1],
-    ['columns, which are stored first', (a, b) => o.sum(o.mul(a, b), 0), 2],
+    ['columns', (a, b) => o.sum(o.mul(a, b), 0), 1],
+    ['columns cut into pieces', (a, b) => o.sum(o.mul(o.reshape(a, [750, 8]), o.reshape(b, [750, 8])), 0), 1],
+    [
+      'columns that cannot be cut',
+      (a, b) => o.maxOver(o.sub(o.reshape(a, [6000, 1]), o.reshape(b, [6000, 1])), 0),
+      1,
+    ],
+    [
+      'columns of tasks',
+      (a, b) => o.sum(o.mul(o.reshape(a, [4, 10, 10, 15]), o.reshape(b, [4, 10, 10, 15])), [1, 2]),
+      1,
+    ],
+    [
+      'columns of what is broadcast',
+      (a, b) => o.sum(o.mul(o.sub(a, o.slice(b, 1, 3, 4)), o.slice(b, 0, 0, 1)), 0),
+      1,
+    ],
     ['two readers, for whom it is stored', (a, b) => o.add(o.sum(o.mul(a, b)), o.mul(a, b)), 2],
   ];
   const [k1, k2] = o.split(o.key(5), 2);

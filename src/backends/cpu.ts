@@ -33,7 +33,7 @@ class Cpu implements Backend {
     maxBindings: Infinity,
     packing: 'offsets',
     epilogue: new Set(['matmul', 'conv2d', 'normalise']),
-    prologue: new Set(['reduce', 'maxPool']),
+    prologue: new Set(['reduce', 'reduceColumns', 'maxPool']),
   } as const;
   readonly allocator: Allocator;
   readonly vocabulary: Vocabulary;

@@ -121,6 +121,19 @@ function viewAs(v: View, shape: Shape): View | null {
 const denseRead = (v: View): boolean =>
   v.offset === 0 && isDense(v.shape, v.strides) && sizeOf(v.shape) === v.storage.size;
 
+/** The axes of a view of all of a storage as they lie there, outermost first; null for another view. */
+function axesInMemory(v: View): number[] | null {
+  const order = [...v.shape.keys()].sort((a, b) => v.strides[b] - v.strides[a] || a - b);
+  const [shape, strides] = [v.shape, v.strides].map(list => order.map(k => list[k]));
+  return denseRead({ ...v, shape, strides }) ? order : null;
+}
+
+/** The view with its axis i moved to place `order[i]`. */
+function withAxesAt(v: View, order: readonly number[]): View {
+  const at = order.map((_, k) => order.indexOf(k));
+  return { ...v, shape: at.map(i => v.shape[i]), strides: at.map(i => v.strides[i]) };
+}
+
 /** Pooling under windows that do not overlap, so that no place is read or written twice. */
 const isApart = ({ attrs }: Command): boolean => {
   const { window, stride } = attrs as { window: readonly number[]; stride: readonly number[] };
@@ -363,8 +376,8 @@ function splitPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void 
 }
 
 /**
- * A reduction or pooling of all of what a group stores, in the order in which it is stored, takes the group as its prologue if
- * nothing else reads that.
+ * A reduction or pooling of all of what a group stores takes the group as its prologue if nothing else reads that: in
+ * the order in which it is stored, or for `reduceColumns` with its axes in any order.
  */
 function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
   const groups = new Map<Storage, number>();
@@ -381,9 +394,13 @@ function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
     const at = groups.get(x.storage);
     if (at === undefined || uses.kept.has(x.storage) || uses.readers.get(x.storage)!.length > 1) return;
     const group = slots[at] as Group;
-    const fits = denseRead(x) && group.members.every(m => m.ins.every(v => viewAs(v, x.shape) !== null));
+    const anyOrder = slot.kernel === 'reduce' && limits.prologue.has('reduceColumns');
+    const order = denseRead(x) ? [...x.shape.keys()] : anyOrder ? axesInMemory(x) : null;
+    const shape = order?.map(k => x.shape[k]);
+    const fits = shape && group.members.every(m => m.ins.every(v => viewAs(v, shape) !== null));
     if (!fits) return;
-    const { ins, expr } = express(group.members, stored(group, uses), x.shape);
+    const { ins: lying, expr } = express(group.members, stored(group, uses), shape);
+    const ins = lying.map(v => withAxesAt(v, order!));
     if (ins.length === 0 || ins.length + 1 > limits.maxBindings) return;
     slots[at] = null;
     slots[i] = {
