@@ -418,6 +418,7 @@ void testKernels(const wl::Table& table) {
 }
 
 #include "native_math.inc"
+#include "native_paths.inc"
 
 // Whatever happens to the words, a list is refused or runs within its slots.
 void testDamage(const wl::Table& table) {
@@ -572,6 +573,7 @@ int main() {
     testKernels(*table);
     testMath(*table, 39989);
     testNormEpilogue(*table);
+    testPaths(*table);
     testDamage(*table);
 #endif
     testDeterminism(*table);
