@@ -38,11 +38,21 @@ export function drawShapes(backend: Backend, seed: number, count: number): Linea
 
 const held = ({ candidates }: LinearPlan) => candidates.filter(({ workspace }) => workspace <= MOST_BYTES);
 
-/** A layer of these sizes, applied by one plan: its operands and the compiled step. */
-function layer(shapes: LinearShapes, strategy: Strategy, pass: Pass) {
+const uniformly = (shape: number[], k: number): Tensor => uniform(key(k), shape, -0.5, 0.5);
+
+/** A layer of these sizes on operands that `draw` makes, applied by one plan (the planner's unless given), compiled. */
+export function layerOf(
+  shapes: LinearShapes,
+  pass: Pass,
+  {
+    strategy,
+    maxBytes,
+    draw: drawOne = uniformly,
+  }: { readonly strategy?: Strategy; readonly maxBytes?: number; readonly draw?: typeof uniformly } = {},
+) {
   const { kind, tasks: T, rows: n, code: E, in: i, out: o, base } = shapes;
   let draws = 0;
-  const draw = (...shape: number[]) => uniform(key(++draws), shape, -0.5, 0.5);
+  const draw = (...shape: number[]) => drawOne(shape, ++draws);
   const operands = [
     draw(T, n, i),
     ...(kind === 'lowRank' ? [draw(T, i, E), draw(T, E, o)] : [draw(T, E), draw(E, i, o)]),
@@ -58,9 +68,14 @@ function layer(shapes: LinearShapes, strategy: Strategy, pass: Pass) {
     const { value, pullback } = vjp(apply, xs);
     return [value, pullback(g)];
   };
-  const step = compile((g: Tensor, xs: Tensor[]): unknown => (pass === 'fwd' ? apply(xs) : both(g, xs)));
+  const step = compile((g: Tensor, xs: Tensor[]): unknown => (pass === 'fwd' ? apply(xs) : both(g, xs)), {
+    maxBytes,
+  });
   const g = draw(T, n, o);
   return {
+    /** Of the compiled step, called once before. */
+    stats: () => step.stats()[0],
+    /** Runs the step and gives its results back. */
     call: () => {
       for (const y of tree.leaves(step(g, operands))) (y as Tensor).dispose();
     },
@@ -84,7 +99,7 @@ async function timePlans(
   pass: Pass,
 ): Promise<Map<Strategy, number>> {
   const least = new Map<Strategy, number>();
-  const layers = new Map(strategies.map(strategy => [strategy, layer(shapes, strategy, pass)]));
+  const layers = new Map(strategies.map(strategy => [strategy, layerOf(shapes, pass, { strategy })]));
   const sample = async (strategy: Strategy, calls: number) => {
     const start = performance.now();
     for (let k = 0; k < calls; k++) layers.get(strategy)!.call();
