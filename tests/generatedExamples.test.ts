@@ -1,0 +1,44 @@
+/** The examples of generated weights show what they claim. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+
+const root = join(import.meta.dirname, '..');
+const LIMIT = 300_000;
+
+function run(name: string) {
+  const file = join(root, 'examples', `${name}.mjs`);
+  expect(readFileSync(file, 'utf8').split('\n').length).toBeLessThanOrEqual(60);
+  const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
+    encoding: 'utf8',
+    timeout: LIMIT,
+  });
+  expect(stderr).toBe('');
+  expect(status).toBe(0);
+  return JSON.parse(stdout);
+}
+
+describe('examples', () => {
+  it(
+    'give 10,000 users a network each in less memory than the weights of all would take',
+    () => {
+      const { users, mute, after, peakBytes, weightBytes } = run('users');
+      expect(users).toBe(10_000);
+      expect(after).toBeLessThan(mute / 4);
+      expect(peakBytes).toBeLessThanOrEqual(80e6);
+      expect(weightBytes).toBeGreaterThan(2 * peakBytes);
+    },
+    LIMIT,
+  );
+
+  it(
+    'train adapters for a batch whose rows all use different ones',
+    () => {
+      const { rows, adapters, without, after } = run('lora');
+      expect([rows, adapters]).toEqual([256, 62]);
+      expect(after).toBeLessThan(without / 50);
+    },
+    LIMIT,
+  );
+});
