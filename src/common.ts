@@ -31,3 +31,4 @@ export {
   rooflineSvg,
 } from './program/cost.js';
 export { type LinearPlan, type LinearShapes, planLinear, type Strategy } from './program/plan.js';
+export { type ParameterTrace, trace, traceText } from './program/trace.js';

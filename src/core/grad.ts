@@ -19,12 +19,14 @@ export interface GraphNode {
   deps: number;
 }
 
-interface Tape {
+/** What was recorded since a gradient was opened. */
+export interface Tape {
   readonly bit: number;
   readonly nodes: GraphNode[];
 }
 
-const tapes: Tape[] = [];
+/** Tapes of the gradients that record now, the innermost last. */
+export const tapes: Tape[] = [];
 /** Bits whose recording is suspended inside checkpoint and customVjp; meeting one there means a silent cut. */
 let suspended = 0;
 

@@ -14,6 +14,7 @@ import {
   isFinite as finite,
   mul,
   ones,
+  stack,
   sum,
   tensor,
   where,
@@ -52,6 +53,11 @@ export interface TrainOptions<P> {
   /** Told of every step's loss, some steps at a time: `losses[i]` belongs to step `first + i`, counted from 0. */
   readonly onLosses?: (first: number, losses: Float32Array) => void;
   /**
+   * Told once, after 64 steps, of the parameters whose gradient was exactly zero in all of them (`layers.0.w`), if there
+   * are any: what a dead relu, an ignored input or a cut graph leaves untrained.
+   */
+  readonly onZeroGradients?: (steps: number, paths: readonly string[]) => void;
+  /**
    * Given the state to keep at least every `checkpointSteps` steps (default 1000) and `checkpointSeconds` seconds
    * (default 5), when `signal` aborts, and at the end. Its tensors are valid until the returned promise resolves;
    * training waits for that.
@@ -72,6 +78,8 @@ const LOOK = 0.2;
 interface Log {
   readonly losses: Tensor;
   readonly healthy: Tensor;
+  /** Size of each parameter's gradient, added up over all steps, where somebody wants to know. */
+  readonly sizes: Tensor | null;
 }
 
 /**
@@ -86,7 +94,7 @@ export async function train<P, B>(
   start: TrainingState<P>,
   options: TrainOptions<P>,
 ): Promise<TrainingState<P>> {
-  const { steps, onLosses, onCheckpoint, signal } = options;
+  const { steps, onLosses, onZeroGradients, onCheckpoint, signal } = options;
   const { checkpointSteps = 1000, checkpointSeconds = 5 } = options;
   if (!(Number.isSafeInteger(steps) && steps >= start.step))
     throw new ArgumentError(`train: steps must be a whole number of at least ${start.step}, got ${steps}`);
@@ -95,19 +103,30 @@ export async function train<P, B>(
   const step = compile(
     (params: P, state: unknown, log: Log, data: B, slot: number): [P, unknown, Log] => {
       const { value, grads } = differentiate(params, data);
-      const healthy = mul(log.healthy, mul(finite(value), finite(sizeOfAll(grads))));
+      const sizes = sizesOf(grads);
+      const healthy = mul(log.healthy, mul(finite(value), finite(sizes.reduce((a, b) => add(a, b)))));
       const [updates, nextState] = optimiser.update(grads, state, params);
       const keep = <T>(next: T, old: T): T =>
         tree.map((a, b) => (differentiable(a) ? where(healthy, a, b) : a), next, old);
       const losses = where(eq(slots(), slot), value, log.losses);
-      return [keep(applyUpdates(params, updates), params), keep(nextState, state), { losses, healthy }];
+      return [
+        keep(applyUpdates(params, updates), params),
+        keep(nextState, state),
+        { losses, healthy, sizes: log.sizes && add(log.sizes, stack(sizes)) },
+      ];
     },
     { donate: [0, 1, 2] },
   );
 
   let { params, state } = scope(() => ({ params: copied(start.params), state: copied(start.optimiser) }));
-  let log: Log = { losses: zeros([WINDOW]), healthy: ones([]) };
+  const paths = tree.entries(params).flatMap(([path, p]) => (differentiable(p) ? [path] : []));
+  let log: Log = {
+    losses: zeros([WINDOW]),
+    healthy: ones([]),
+    sizes: onZeroGradients ? zeros([paths.length]) : null,
+  };
   let done = start.step;
+  const alarmAt = onZeroGradients ? done + WINDOW : Infinity;
   let saved = done;
   let savedAt = performance.now();
   let chunk = 1;
@@ -120,11 +139,17 @@ export async function train<P, B>(
     while (done < steps && !signal?.aborted) {
       const first = done;
       const began = performance.now();
-      const until = Math.min(steps, done + chunk, nextMultiple(done, checkpointSteps));
+      const look = done < alarmAt ? alarmAt : Infinity;
+      const until = Math.min(steps, done + chunk, nextMultiple(done, checkpointSteps), look);
       for (; done < until; done++)
         [params, state, log] = scope(() => step(params, state, log, batch(done), done % WINDOW));
       const losses = await readLosses(log, first, done);
       onLosses?.(first, losses);
+      if (done === alarmAt) {
+        const sizes = await log.sizes!.data();
+        const dead = paths.filter((_, i) => sizes[i] === 0);
+        if (dead.length > 0) onZeroGradients!(WINDOW, dead);
+      }
       const seconds = (performance.now() - began) / 1000;
       chunk = Math.min(WINDOW, Math.max(1, Math.round(((done - first) * LOOK) / seconds)));
       const late = performance.now() - savedAt >= checkpointSeconds * 1000;
@@ -150,13 +175,12 @@ export const discard = (of: unknown): void => {
 const nextMultiple = (n: number, of: number): number => (Math.floor(n / of) + 1) * of;
 const slots = (): Tensor => tensor(Float32Array.from({ length: WINDOW }, (_, i) => i));
 
-/** Sum of absolute values of every gradient: finite only if all of them are. */
-const sizeOfAll = (grads: unknown): Tensor =>
+/** The sum of absolute values of each gradient: finite only if all of its elements are. */
+const sizesOf = (grads: unknown): Tensor[] =>
   tree
     .leaves(grads)
     .filter(differentiable)
-    .map(g => sum(abs(g)))
-    .reduce((a, b) => add(a, b));
+    .map(g => sum(abs(g)));
 
 /** Waits for steps `first .. done - 1` and returns their losses. */
 async function readLosses(log: Log, first: number, done: number): Promise<Float32Array> {
