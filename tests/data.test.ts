@@ -10,6 +10,7 @@ import { gpOracle, gpTasks } from '../src/data/gp.js';
 import { linearOracle, linearTasks } from '../src/data/linear.js';
 import { loadMnist, loadOmniglot, loadOneShotRuns } from '../src/data/load.js';
 import { permutedMnist, readMnist, splitMnist, takeImages } from '../src/data/mnist.js';
+import { twoModes } from '../src/data/modes.js';
 import { dataFolder } from '../src/data/path.js';
 import { sinusoid } from '../src/data/sinusoid.js';
 import { asTaskFamily, type BatchRequest, drawBatch } from '../src/data/task.js';
@@ -392,5 +393,25 @@ describe('dataFolder', () => {
     );
     expect(() => loadOmniglot(option)).toThrow(/images_background\.zip is not a whole zip archive/);
     expect(() => loadOneShotRuns(option)).toThrow(/cannot read the data file .*all_runs\.zip/);
+  });
+});
+
+describe('twoModes', () => {
+  it('answers with x or -x, either half of the time', () => {
+    const batch = drawBatch(twoModes, {
+      split: 'train',
+      seed: 0,
+      first: 0,
+      tasks: 400,
+      shots: 3,
+      queries: 2,
+    });
+    batch.support.y.forEach((y, i) => {
+      expect(y).toBe(Math.fround(batch.latent[Math.floor(i / 3)] * batch.support.x[i]));
+    });
+    const ups = batch.latent.filter(sign => sign === 1).length;
+    expect(batch.latent.filter(sign => sign === -1).length).toBe(400 - ups);
+    // Five standard deviations of 400 fair coins.
+    expect(Math.abs(ups - 200)).toBeLessThanOrEqual(50);
   });
 });

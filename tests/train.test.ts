@@ -360,7 +360,6 @@ describe('what goes wrong', () => {
       2,
       /'nothing' is no task; expected one of sinusoid, linear, gp, omniglot/,
     ],
-    ['a task to come', ['train', 'mnist'], 2, /'mnist' is not a task of this version/],
     [
       'a module that is not there',
       ['train', './missing.mjs'],

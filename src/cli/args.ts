@@ -20,6 +20,8 @@ export interface CommandSpec<O extends Record<string, Option<unknown>>> {
   readonly name: string;
   /** Names as the usage line shows them; all are required. */
   readonly positionals?: readonly string[];
+  /** Name of what may follow them, any number of times. */
+  readonly rest?: string;
   readonly options: O;
 }
 
@@ -75,7 +77,8 @@ const safe = (value: number) => (Number.isSafeInteger(value) ? value : undefined
  */
 export function usage<O extends Record<string, Option<unknown>>>(spec: CommandSpec<O>): string {
   const options = Object.entries(spec.options).map(([key, { flag }]) => `[--${key}${flag ? '' : ' VALUE'}]`);
-  return [spec.name, ...(spec.positionals ?? []), ...options].join(' ');
+  const rest = spec.rest === undefined ? [] : [`[${spec.rest}...]`];
+  return [spec.name, ...(spec.positionals ?? []), ...rest, ...options].join(' ');
 }
 
 /**
@@ -124,7 +127,7 @@ export function parse<O extends Record<string, Option<unknown>>>(
   if (positionals.length < wanted.length) {
     return refuse(`${wanted.slice(positionals.length).join(' and ')} missing`, usage(spec));
   }
-  if (positionals.length > wanted.length) {
+  if (spec.rest === undefined && positionals.length > wanted.length) {
     return refuse(`'${positionals[wanted.length]}' is one argument too many`, usage(spec));
   }
   return { positionals, options: values as Arguments<O>['options'] };

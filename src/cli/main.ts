@@ -30,6 +30,10 @@ const COMMANDS: Record<string, { readonly about: string; readonly load: () => Pr
     about: 'evaluates a checkpoint on unseen tasks',
     load: () => import('./eval.js').then(m => ({ spec: m.evalSpec, run: m.evalCommand })),
   },
+  reproduce: {
+    about: 'trains what the project promises to show, and writes docs/results.md',
+    load: () => import('./reproduce.js').then(m => ({ spec: m.reproduceSpec, run: m.reproduceCommand })),
+  },
   bench: {
     about: 'times the workloads of a file',
     load: () => import('./bench.js').then(m => ({ spec: m.benchSpec, run: m.benchCommand })),

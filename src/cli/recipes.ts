@@ -48,7 +48,7 @@ import {
 } from '../optim/index.js';
 import { type Figures, gpFigures, noiseFigures } from './figures.js';
 
-/** Ways of learning from tasks the command line knows. */
+/** Ways of learning from tasks the command line knows; `pooled` is one network for all tasks, blind to support sets. */
 export const METHODS = [
   'hypernet',
   'latent',
@@ -67,6 +67,7 @@ export const METHODS = [
   'search',
   'ridge',
   'finetune',
+  'pooled',
   'separate',
 ] as const;
 export type Method = (typeof METHODS)[number];
@@ -192,15 +193,15 @@ const adamTo =
  * take gradient steps train with one (Reptile with ten) and are shown with ten beside it.
  */
 function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions): Recipe {
-  const { inShape, outSize } = family;
+  const { inShape, outSize, shots = 10 } = family;
   const hidden = [dense(40), relu, dense(40), relu];
   const head = dense(outSize, { gain: 1 });
   const target = serial(...hidden, head);
   const common = {
     task: family.name,
     optimiser: adamTo(1e-3, 1),
-    training: { family, tasks: 25, shots: 10, queries: 10 },
-    testing: { family, tasks: 100, shots: 10, queries: 50 },
+    training: { family, tasks: 25, shots, queries: 10 },
+    testing: { family, tasks: 100, shots, queries: 50 },
     steps: 40_000,
     record: {},
   };
@@ -212,7 +213,7 @@ function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions):
   switch (method) {
     case 'hypernet':
     case 'latent': {
-      const training = { family, tasks: 32, shots: 10, queries: 20 };
+      const training = { family, tasks: 32, shots, queries: 20 };
       const hyper = hypernet({
         target,
         inShape,
@@ -267,13 +268,19 @@ function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions):
       const options = { steps: 50, learningRate: 0.003 };
       return { ...common, learner: architectureSearch(inShape, outSize, { cell: cell(2) }, options) };
     }
+    case 'pooled':
+      return {
+        ...common,
+        learner: pretrained(target, inShape, { steps: 0, learningRate: 0 }),
+        steps: 20_000,
+      };
     case 'noise':
     case 'noise-spread':
       return {
         ...common,
         ...drawn(linearNoise(inShape, outSize, method === 'noise' ? 0 : 1)),
         optimiser: adamTo(1e-2, 1),
-        training: { family, tasks: 64, shots: 10, queries: 20 },
+        training: { family, tasks: 64, shots, queries: 20 },
         steps: 2500,
       };
     case 'ridge':
@@ -288,7 +295,7 @@ function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions):
           }),
         ),
         optimiser: adamTo(1e-2, 1),
-        training: { family, tasks: 64, shots: 10, queries: 20 },
+        training: { family, tasks: 64, shots, queries: 20 },
         steps: 3000,
       };
     case 'protonet':
@@ -357,11 +364,11 @@ export const linearNoise = (inShape: readonly number[], outSize: number, spread:
 
 /** Learners for classes of a family of its own, with as many ways in training as in the test. */
 function classification(family: TaskFamily, method: Method, embed = embeddingFor(family.inShape)): Recipe {
-  const { inShape, outSize } = family;
+  const { inShape, outSize, shots = 1 } = family;
   const common = {
     task: family.name,
-    training: { family, tasks: 4, shots: 1, queries: 5 },
-    testing: { family, tasks: 10, shots: 1, queries: 15 },
+    training: { family, tasks: 4, shots, queries: 5 },
+    testing: { family, tasks: 10, shots, queries: 15 },
     steps: 3000,
     optimiser: adamTo(3e-3, 10),
     record: {},
@@ -395,6 +402,8 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
     }
     case 'finetune':
       return { ...common, learner: pretrained(target, inShape, { steps: 10, learningRate: 0.05 }) };
+    case 'pooled':
+      return { ...common, learner: pretrained(target, inShape, { steps: 0, learningRate: 0 }) };
     case 'cavia':
     case 'latent':
     case 'noise':

@@ -31,6 +31,8 @@ interface Family<Y extends Targets> {
   readonly inShape: readonly number[];
   /** Values in one row of y, or the number of classes (ways). */
   readonly outSize: number;
+  /** Support rows that suit the family, where a run is not told: per task for regression, per class for classes. */
+  readonly shots?: number;
   /** How many numbers describe a task completely, for conditioning on the truth; 0 or absent: none. */
   readonly latentSize?: number;
   /**
@@ -181,13 +183,14 @@ export function asTaskFamily(value: unknown, origin: string): TaskFamily {
     throw new ArgumentError(`${origin}: a task family needs ${what}`);
   };
   if (typeof value !== 'object' || value === null) return refuse('to be an object (the default export)');
-  const { name, kind, inShape, outSize, latentSize, draw } = value as Record<string, unknown>;
+  const { name, kind, inShape, outSize, shots, latentSize, draw } = value as Record<string, unknown>;
   const count = (x: unknown, least: number) => Number.isSafeInteger(x) && (x as number) >= least;
   if (typeof name !== 'string' || name === '') refuse('name: a non-empty string');
   if (kind !== 'regression' && kind !== 'classification') refuse("kind: 'regression' or 'classification'");
   if (!Array.isArray(inShape) || !inShape.every(d => count(d, 1)))
     refuse('inShape: an array of positive integers');
   if (!count(outSize, 1)) refuse('outSize: a positive integer');
+  if (shots !== undefined && !count(shots, 1)) refuse('shots: a positive integer, or none');
   if (latentSize !== undefined && !count(latentSize, 0)) refuse('latentSize: an integer >= 0, or none');
   if (typeof draw !== 'function') refuse('draw(task, stream, split): a function');
   return value as TaskFamily;
