@@ -265,8 +265,8 @@ std::vector<int32_t> twoOuts(const wl::Table& table) {
 }
 
 // The sum of a * b over the trailing axes.
-std::vector<int32_t> reducedProduct(const wl::Table& table, int32_t reduced) {
-  return {0, reduced, 2, 0, 0, 1, 1, 0, 0, 0, opcode(table, "mul"), 2, 0, 1, 0, 0, 0};
+std::vector<int32_t> reducedProduct(const wl::Table& table, int32_t reduced, int32_t column = -1) {
+  return {0, reduced, column, 2, 0, 0, 1, 1, 0, 0, 0, opcode(table, "mul"), 2, 0, 1, 0, 0, 0};
 }
 
 void check(const wl::Table& table, const char* kernel, std::vector<Tensor*> outs, std::vector<Tensor*> ins,
@@ -304,7 +304,7 @@ void testKernels(const wl::Table& table) {
     Tensor sums = make(kept, false), tops = make(kept, false);
     const int64_t n = sums.count() ? a.count() / sums.count() : 0;
     const int32_t reduced = static_cast<int32_t>(shape.size() - keep);
-    check(table, "reduce", {&sums}, {&a}, {0, reduced}, [&] {
+    check(table, "reduce", {&sums}, {&a}, {0, reduced, -1}, [&] {
       for (int64_t i = 0; i < sums.count(); ++i) {
         double total = 0;
         for (int64_t j = 0; j < n; ++j) total += a[i * n + j];
@@ -318,7 +318,7 @@ void testKernels(const wl::Table& table) {
         near(sums[i], total, 3e-4, "sum of products");
       }
     });
-    check(table, "reduce", {&tops}, {&a}, {1, reduced}, [&] {
+    check(table, "reduce", {&tops}, {&a}, {1, reduced, -1}, [&] {
       for (int64_t i = 0; i < tops.count(); ++i) {
         float top = -INFINITY;
         for (int64_t j = 0; j < n; ++j) top = std::fmax(top, a[i * n + j]);
@@ -433,7 +433,7 @@ void testDamage(const wl::Table& table) {
     List list;
     list.call(table, "elementwise", {&y, &z}, {&a, &b}, twoOuts(table));
     list.call(table, "copy", {&z}, {&a}, {});
-    list.call(table, "reduce", {&s}, {&b}, {0, 1});
+    list.call(table, "reduce", {&s}, {&b}, {0, 1, -1});
     list.call(table, "reduce", {&s}, {&a, &b}, reducedProduct(table, 1));
     list.call(table, "softmax", {&y}, {&b}, {});
     list.call(table, "take", {&taken}, {&b, &index}, {0});
@@ -464,8 +464,8 @@ std::vector<Large> largeCalls(const wl::Table& table) {
   return {
       {"elementwise", {x, x}, {x, x}, twoOuts(table)},
       {"copy", {{300, 500}}, {{300, 500}}, {}},
-      {"reduce", {{}}, {x}, {0, 2}},
-      {"reduce", {{64}}, {x}, {0, 1}},
+      {"reduce", {{}}, {x}, {0, 2, -1}},
+      {"reduce", {{64}}, {x}, {0, 1, -1}},
       {"reduce", {{}}, {x, x}, reducedProduct(table, 2)},
       {"argmax", {{64}}, {x}, {}},
       {"softmax", {x}, {x}, {}},

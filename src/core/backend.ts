@@ -82,7 +82,7 @@ export interface BackendLimits {
   readonly deviceMemory?: number;
   /** Kernels that can take `attrs.epilogue`, an Expr over (their result, extra ins...) run before the store. */
   readonly epilogue: ReadonlySet<string>;
-  /** Kernels that take `attrs.prologue`, an Expr over their ins for what they consume; reduceColumns: by any axes. */
+  /** Kernels that take `attrs.prologue`, an Expr over their ins for what they consume; reduceColumns: by attrs.column. */
   readonly prologue: ReadonlySet<string>;
 }
 

@@ -128,6 +128,20 @@ function axesInMemory(v: View): number[] | null {
   return denseRead({ ...v, shape, strides }) ? order : null;
 }
 
+/**
+ * The kept axis that lies innermost in what a reduction reads, where the reduced ones are one run of rows around it, in
+ * their order: each column is then summed up row by row, as it would be if it were stored. Null for another command.
+ */
+function columnOf({ kernel, ins: [x], attrs }: Command): number | null {
+  if (kernel !== 'reduce') return null;
+  const kept = x.shape.length - (attrs.reduced as number);
+  const order = axesInMemory(x)?.filter(k => x.shape[k] > 1) ?? [];
+  const [first, last] = [order.findIndex(k => k >= kept), order.findLastIndex(k => k >= kept)];
+  const run = first < 0 ? [] : order.slice(first, last + 1);
+  const isRun = run.length > 0 && run.every((k, i) => k >= kept && (i === 0 || k > run[i - 1]));
+  return isRun && last + 1 < order.length ? order[order.length - 1] : null;
+}
+
 /** The view with its axis i moved to place `order[i]`. */
 function withAxesAt(v: View, order: readonly number[]): View {
   const at = order.map((_, k) => order.indexOf(k));
@@ -377,7 +391,7 @@ function splitPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void 
 
 /**
  * A reduction or pooling of all of what a group stores takes the group as its prologue if nothing else reads that: in
- * the order in which it is stored, or for `reduceColumns` with its axes in any order.
+ * the order in which it is stored, or for `reduceColumns` by the columns of what would be.
  */
 function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
   const groups = new Map<Storage, number>();
@@ -394,8 +408,8 @@ function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
     const at = groups.get(x.storage);
     if (at === undefined || uses.kept.has(x.storage) || uses.readers.get(x.storage)!.length > 1) return;
     const group = slots[at] as Group;
-    const anyOrder = slot.kernel === 'reduce' && limits.prologue.has('reduceColumns');
-    const order = denseRead(x) ? [...x.shape.keys()] : anyOrder ? axesInMemory(x) : null;
+    const column = limits.prologue.has('reduceColumns') ? columnOf(slot) : null;
+    const order = denseRead(x) ? [...x.shape.keys()] : column !== null ? axesInMemory(x) : null;
     const shape = order?.map(k => x.shape[k]);
     const fits = shape && group.members.every(m => m.ins.every(v => viewAs(v, shape) !== null));
     if (!fits) return;
@@ -407,7 +421,7 @@ function foldPrologues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
       ...slot,
       op: `${group.members.map(m => m.op).join('+')}+${slot.op}`,
       ins,
-      attrs: { ...slot.attrs, prologue: expr },
+      attrs: { ...slot.attrs, prologue: expr, ...(denseRead(x) ? {} : { column }) },
     };
   });
 }
