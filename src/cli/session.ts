@@ -19,6 +19,7 @@ export const resumed = async (resume: boolean, out: string): Promise<Safetensors
 export interface Reports<S> {
   readonly signal: AbortSignal;
   readonly onLosses: (first: number, losses: Float32Array) => void;
+  readonly onZeroGradients: (steps: number, paths: readonly string[]) => void;
   readonly onCheckpoint: (state: S) => Promise<void>;
 }
 
@@ -68,6 +69,8 @@ export async function runSession<S extends { readonly step: number }>(
         metrics.add(first, losses);
         bar.update(first + losses.length, losses.at(-1));
       },
+      onZeroGradients: (count, paths) =>
+        console.error(`no gradient in the first ${count} steps: ${paths.join(', ')} (left as they were)`),
       onCheckpoint: async state => {
         const { tensors, metadata } = await session.pack(state);
         await metrics.save();

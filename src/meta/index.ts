@@ -15,6 +15,7 @@ export {
   separateNetworks,
   trainContinual,
 } from './continual.js';
+export { type SupportUse, supportUse } from './diagnose.js';
 export { conv4, imageNorm } from './embedding.js';
 export {
   drawEpisodes,

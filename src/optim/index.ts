@@ -1,6 +1,7 @@
 /** Optimisers and what they are composed of. */
 
 export { type AdamOptions, type AdamState, type AdamwOptions, adam, adamw } from './adam.js';
+export { ascent } from './ascent.js';
 export { clipByGlobalNorm, globalNorm } from './clip.js';
 export { byPart } from './parts.js';
 export {
