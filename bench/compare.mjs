@@ -45,6 +45,9 @@ const RUN_MS = 900_000;
 /** A peer stays in the later rounds of a group if it came so near to the best peer on one row. */
 const CONTENDS = 1.1;
 
+/** Suites whose rows are also shown by the tiers of `precision`, where the adapter has them. */
+const PRECISE_SUITES = 'ABCDF';
+
 const resultFile = (name, ending) => join(root, 'bench/results', `${name}.${ending}`);
 
 function readLines(path) {
@@ -146,12 +149,21 @@ function compare() {
       .filter(({ w, id }) => w !== undefined && (w === 'L' || wanted.test(id)))
       .map(line => (line.error ? { ...line, error: line.error.replace(/\/\S+/g, '…') } : line));
   };
-  const ours = (w, threads) => ({
-    name: 'weightloom',
+  const ours = (w, threads, precision = 'highest') => ({
+    name: precision === 'highest' ? 'weightloom' : `weightloom-${precision}`,
     suites: suite,
     command: [
       ...[process.execPath, join(root, 'dist/src/cli/main.js'), 'bench', '--json', '--suite', `L${w}`],
-      ...['--threads', threads, '--backend', backend, '--workloads', join(scratch, 'workloads.json')],
+      ...[
+        '--threads',
+        threads,
+        '--backend',
+        backend,
+        '--precision',
+        precision,
+        '--workloads',
+        join(scratch, 'workloads.json'),
+      ],
       ...(options.case === '' ? [] : ['--case', options.case]),
     ],
     env: {},
@@ -164,6 +176,11 @@ function compare() {
     const lines = [];
     let members = [
       ours(w, threads),
+      ...(backend === 'webgpu' && PRECISE_SUITES.includes(w)
+        ? ['high', 'medium']
+            .map(precision => ours(w, threads, precision))
+            .filter(({ name }) => !absent.has(name))
+        : []),
       ...peersOf({ backend, threads, suite: w, scratch, build, workloads: group }).filter(
         ({ name, suites }) => suites.includes(w) && chosen(name) && !absent.has(name),
       ),

@@ -46,7 +46,7 @@ export function rowsOf(lines, threads) {
     groups.get(key).push(line);
   }
   return [...groups].flatMap(([key, group]) => {
-    const ours = group.filter(isOurs);
+    const ours = group.filter(line => isOurs(line) && line.precision === undefined);
     if (ours.length === 0) return [];
     const eager = fastest(ours.filter(line => !isCompiled(line)));
     const compiled = fastest(ours.filter(isCompiled));

@@ -20,7 +20,8 @@ export interface InitOptions extends RefOptions {
   readonly precision?: Precision;
 }
 
-const PRECISIONS: readonly Precision[] = ['highest', 'high', 'medium'];
+/** Every `precision`, the most exact first. */
+export const PRECISIONS: readonly Precision[] = ['highest', 'high', 'medium'];
 
 /** What differs between Node and browsers. Openers reject with the reason a backend cannot be had. */
 export interface Runtime {

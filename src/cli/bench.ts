@@ -1,6 +1,8 @@
 /** `weightloom bench`: times the workloads that the peers are timed on, by the same rule, in the same lines. */
 import { readFileSync } from 'node:fs';
+import { PRECISIONS } from '../backends/choose.js';
 import { init } from '../backends/init.js';
+import type { Precision } from '../backends/webgpu/device.js';
 import type { Backend } from '../core/backend.js';
 import { ArgumentError, DataError } from '../core/errors.js';
 import { sync } from '../core/queue.js';
@@ -20,6 +22,8 @@ import { type Tuned, tune } from './tune.js';
 export interface BenchLine {
   readonly peer: string;
   readonly threads: number;
+  /** Where products are computed with less than 'highest'. */
+  readonly precision?: Precision;
   readonly w: string;
   readonly id: string;
   readonly pass: string;
@@ -83,6 +87,7 @@ export const benchSpec = {
     workloads: text('a file', undefined),
     threads: integer(1, undefined),
     backend: oneOf(BACKENDS, undefined),
+    precision: oneOf(PRECISIONS, 'highest'),
     commands: flag(),
     tune: flag(),
     calibrate: flag(),
@@ -213,16 +218,18 @@ interface Run {
   readonly commands: boolean;
 }
 
-const headOf = (backend: Backend, w: string, id: string, pass: string, compiled = false) => {
-  const { threads } = backend.describe();
+function headOf(backend: Backend, w: string, id: string, pass: string, compiled = false) {
+  const { threads, precision = 'highest' } = backend.describe();
+  const tier = precision === 'highest' ? '' : `-${precision}`;
   return {
-    peer: `weightloom-${backend.name}${compiled ? '-compiled' : ''}`,
+    peer: `weightloom-${backend.name}${tier}${compiled ? '-compiled' : ''}`,
     threads: typeof threads === 'number' ? threads : 1,
+    ...(tier && { precision: precision as Precision }),
     w,
     id,
     pass,
   };
-};
+}
 
 async function lineOf(run: Run, w: string, bench: BenchCase, compiled: boolean): Promise<BenchLine> {
   const { backend, rule, machine } = run;
@@ -294,7 +301,11 @@ export async function benchCommand(args: string[]): Promise<number> {
   );
   if (selected.length === 0 && /[^LI]/.test(options.suite))
     throw new ArgumentError(`bench: --case ${options.case?.source} matches no id of suite ${options.suite}`);
-  const backend = await init({ backend: options.backend, threads: options.threads });
+  const backend = await init({
+    backend: options.backend,
+    threads: options.threads,
+    precision: options.precision,
+  });
   if (options.calibrate) {
     const file = await calibrateAndKeep(backend);
     console.error(
