@@ -2,7 +2,9 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createWebGPU, type WebGPUOptions } from '../src/backends/webgpu/index.js';
-import type { Attrs, Backend, Command, DType, Storage, View } from '../src/core/backend.js';
+import type { Tunable } from '../src/backends/webgpu/tiling.js';
+import type { Attrs, Backend, Command, DType, KernelFailure, Storage, View } from '../src/core/backend.js';
+import { DeviceLimitError } from '../src/core/errors.js';
 
 /** A dense array in row-major order. */
 export interface Dense {
@@ -245,13 +247,35 @@ export interface Case {
   readonly denseOuts?: boolean;
 }
 
-/** Runs a kernel with scattered operands and compares its windows, and what surrounds them, with what is wanted. */
+/** Runs a command in as few workgroups a dimension as hold it, so that its dispatches are folded, whatever their size. */
+function runFolded(example: Command): void {
+  const { device, retile } = gpu as Backend & Tunable;
+  const forget = () => retile.call(gpu, '', null);
+  const most = device.limits.maxComputeWorkgroupsPerDimension;
+  for (let few = 2; ; few *= 2) {
+    forget();
+    device.limits.maxComputeWorkgroupsPerDimension = few;
+    try {
+      gpu.run([example]);
+      return;
+    } catch (failure) {
+      if (!((failure as KernelFailure).cause instanceof DeviceLimitError) || few >= most) throw failure;
+    } finally {
+      device.limits.maxComputeWorkgroupsPerDimension = most;
+      forget();
+    }
+  }
+}
+
+/** Runs a kernel, folded every other time, with scattered operands and compares its windows, and what surrounds them, with what is wanted. */
 export async function check(kernel: string, random: () => number, example: Case): Promise<void> {
   const ins = example.ins.map((x, i) =>
     upload(gpu, x, x.dtype, example.denseIns?.includes(i) ? undefined : random),
   );
   const outs = example.outs.map(y => target(gpu, y.shape, y.dtype, example.denseOuts ? undefined : random));
-  gpu.run([command(kernel, outs, ins, example.attrs)]);
+  const asked = command(kernel, outs, ins, example.attrs);
+  if (random() < 0.5) runFolded(asked);
+  else gpu.run([asked]);
   for (const [i, wanted] of example.outs.entries()) {
     const got = await downloadWindow(gpu, outs[i]);
     const found = difference(got.data, wanted.data, wanted.tolerance ?? 0);
