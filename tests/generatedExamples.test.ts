@@ -1,4 +1,4 @@
-/** The examples of generated weights show what they claim. */
+/** The examples show what they claim. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -38,6 +38,48 @@ describe('examples', () => {
       const { rows, adapters, without, after } = run('lora');
       expect([rows, adapters]).toEqual([256, 62]);
       expect(after).toBeLessThan(without / 50);
+    },
+    LIMIT,
+  );
+
+  it(
+    'generate the network of a sinusoid from ten points, without inner steps',
+    () => {
+      const { zero, after } = run('hypernetwork');
+      expect(after).toBeLessThan(zero / 3);
+    },
+    LIMIT,
+  );
+
+  it(
+    'find a start from which one step helps, by MAML',
+    () => {
+      const { zero, one, five, random } = run('maml');
+      expect(one).toBeLessThan(0.75 * zero);
+      expect(five).toBeLessThan(one);
+      expect(one).toBeLessThan(random / 2);
+    },
+    LIMIT,
+  );
+
+  it(
+    'draw networks from noise, one for each mode where they are kept apart',
+    () => {
+      const { plain, spread } = run('noise');
+      expect(plain.variance).toBeLessThan(1e-3);
+      expect(spread.variance).toBeGreaterThan(0.1);
+      expect(spread.error).toBeLessThan(plain.error / 10);
+    },
+    LIMIT,
+  );
+
+  it(
+    "export one task's network, which answers as the generated one",
+    () => {
+      const { weights, bytes, difference } = run('export');
+      expect(weights).toBe(3 * 40 + 40 + 40 + 1);
+      expect(bytes).toBeGreaterThan(4 * weights);
+      expect(difference).toBeLessThan(1e-5);
     },
     LIMIT,
   );
