@@ -77,6 +77,10 @@ double costOf(const char* kernel, const Call& call) {
     products = std::sqrt(volume * face / (static_cast<double>(countOf(y)) + 1));
   } else if (std::strncmp(kernel, "conv2d", 6) == 0) {
     products = 3 * std::sqrt(volume / static_cast<double>(y.shape[0] + 1));
+  } else if (std::strncmp(kernel, "generate", 8) == 0) {
+    const View &code = call.ins[0], &basis = call.ins[1];
+    const double weights = static_cast<double>(basis.shape[1] * basis.shape[2]);
+    products = weights * static_cast<double>(countOf(code) + call.ins[2].shape[0]) * call.outCount;
   } else if (std::strncmp(kernel, "ragged", 6) == 0) {
     products = std::sqrt(volume / static_cast<double>(call.ins[2].shape[0] + 1));
   }

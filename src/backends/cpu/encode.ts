@@ -11,6 +11,7 @@ export interface Vocabulary {
 
 const reductions = ['sum', 'max', 'min'];
 const machineModes = ['fma', 'read', 'write', 'copy', 'writeAround', 'copyAround'];
+const generateSlots = ['code', 'basis', 'x', 'base'];
 const dtypes: readonly DType[] = ['f32', 'i32', 'u32'];
 const dtypeOf = (view: View) => dtypes.indexOf(view.storage.dtype);
 const integers = (value: unknown): readonly number[] => value as readonly number[];
@@ -27,6 +28,12 @@ type Words = (attrs: Attrs, outs: readonly View[], ins: readonly View[]) => read
 /** Attributes of kernels that have some besides an expression, in the order their words are written. */
 const attrWords: Readonly<Record<string, Words>> = {
   cast: (_, [out], [x]) => [dtypeOf(out), dtypeOf(x)],
+  generateApply: a => [Number(a.base), Number(a.ragged)],
+  generateGradients: a => [
+    Number(a.base),
+    Number(a.ragged),
+    (a.wants as string[]).reduce((bits, slot) => bits | (1 << generateSlots.indexOf(slot)), 0),
+  ],
   machine: a => [machineModes.indexOf(a.mode as string), a.repeats as number, a.pieces as number],
   normalise: a => [bitsOf(a.eps as number), a.reduced as number],
   random: (a, [out]) => [dtypeOf(out), a.start as number],
