@@ -7,10 +7,10 @@ import { ShapeError } from '../core/errors.js';
 import { type Shape, sameShape, show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-import { add, mul } from './elementwise.js';
+import { add, mul, sub, type Value } from './elementwise.js';
 import { matmul } from './matmul.js';
 import { unpack } from './unpack.js';
-import { reshape, slice } from './views.js';
+import { broadcastTo, reshape, slice, transpose } from './views.js';
 
 type Part = Tensor | null;
 
@@ -22,7 +22,7 @@ export type Weight = Tensor | Generated;
  * Every part is a direct property, which is how a scope finds the memory to keep.
  */
 export abstract class Generated extends tree.Opaque {
-  abstract readonly kind: 'full' | 'chunked' | 'lowRank';
+  abstract readonly kind: 'full' | 'chunked' | 'lowRank' | 'fast';
   override readonly choices =
     'use materialise(theta) for plain tensors, or differentiate with respect to phi or the code';
 
@@ -197,6 +197,62 @@ export class LowRankGenerated extends Generated {
       this.base && f(this.base),
       this.weightShape,
     );
+  }
+}
+
+/** What one step of gradient descent on a weight came to: W becomes W - rate · xᵀ · delta. */
+export interface FastStep {
+  /** What the layer read, `[T,S,i]`. */
+  readonly x: Tensor;
+  /** The gradient of its output, `[T,S,o]`. */
+  readonly delta: Tensor;
+  readonly rate: Value;
+}
+
+/**
+ * W[t] = start - Σ rate · x[t]ᵀ · delta[t]: a weight after steps of gradient descent, start being a weight per task,
+ * generated or not, or one `[i,o]` for all. `linear` applies it without making it: of K steps on S rows the difference
+ * has rank K·S. `innerSgd` makes them. Throws ShapeError where the parts do not fit.
+ */
+export class FastGenerated extends Generated {
+  readonly kind = 'fast';
+  readonly weightShape: Shape;
+  constructor(
+    readonly start: Weight,
+    readonly tasks: number,
+    readonly steps: readonly FastStep[],
+    /** Called with what each layer reads and yields while a step is taken; returns what the layer shall yield. */
+    readonly watch: ((x: Tensor, y: Tensor) => Tensor) | null = null,
+  ) {
+    super();
+    const { shape } = start;
+    this.weightShape = shape.slice(-2);
+    const [i, o] = this.weightShape;
+    if (shape.length < 2 || shape.length > 3 || (shape.length === 3 && shape[0] !== tasks))
+      throw new ShapeError(`fast: the start must be [i,o] or [${tasks},i,o], got ${show(shape)}`);
+    for (const { x, delta } of steps)
+      if (
+        x.rank !== 3 ||
+        x.shape[0] !== tasks ||
+        x.shape[2] !== i ||
+        !sameShape(delta.shape, [tasks, x.shape[1], o])
+      )
+        throw new ShapeError(
+          `fast: x ${show(x.shape)} and delta ${show(delta.shape)} must be [${tasks},S,${i}] and [${tasks},S,${o}]`,
+        );
+  }
+  materialise(): Tensor {
+    return this.steps.reduce(
+      (w, { x, delta, rate }) => sub(w, mul(matmul(transpose(x), delta), rate)),
+      broadcastTo(plain(this.start), this.shape),
+    );
+  }
+  override mapParts(f: (part: any) => any): FastGenerated {
+    const start = this.start instanceof Generated ? this.start.mapParts(f) : f(this.start);
+    const steps = this.steps.map(({ x, delta, rate }) => ({
+      ...{ x: f(x), delta: f(delta), rate: typeof rate === 'number' ? rate : f(rate) },
+    }));
+    return new FastGenerated(start, this.tasks, steps, this.watch);
   }
 }
 
