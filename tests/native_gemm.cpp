@@ -76,6 +76,7 @@ namespace {
 #include "../native/kernels/prologue.inc"
 #include "../native/kernels/pool.inc"
 #include "../native/kernels/ragged.inc"
+#include "../native/kernels/generate.inc"
 
 float burst(int64_t n) {
   F a[12];
@@ -185,8 +186,8 @@ static void expectGuarded(Array& y) {
   for (float f : y.memory)
     if (f != kGuard) return fail("written outside the output", f, kGuard);
 }
-static void call(void (*kernel)(const Call&), const char* (*check)(const Call&), std::initializer_list<Array*> outs,
-                 std::initializer_list<Array*> ins, const std::vector<int32_t>& attrs) {
+static void call(void (*kernel)(const Call&), const char* (*check)(const Call&), const std::vector<Array*>& outs,
+                 const std::vector<Array*>& ins, const std::vector<int32_t>& attrs) {
   std::vector<View> o, i;
   for (Array* a : outs) o.push_back(a->view);
   for (Array* a : ins) i.push_back(a->view);
@@ -540,6 +541,8 @@ static void checkRagged(int rounds) {
   }
 }
 
+#include "native_generate.inc"
+
 static int checkAll() {
   checkMatmuls(400);
   for (int ta = 0; ta < 2; ++ta)
@@ -558,6 +561,7 @@ static int checkAll() {
   checkLargeConv(70, 10, 5, 64, 2);
   checkPools(60);
   checkRagged(60);
+  checkGenerated(60);
   printf("%lld values compared, %d failures\n", static_cast<long long>(compared), failures);
   return failures > 0;
 }
