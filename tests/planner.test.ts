@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { keepRates, withRates } from '../src/backends/stored.js';
+import { benchGenerate, type GenerateLine, showGenerate } from '../src/cli/generate.js';
 import { benchPlans, drawShapes, type PlanLine, type PlannerScore, scoresOf } from '../src/cli/plans.js';
 import { DataError, init, type LinearShapes, MemoryContractError, open, planLinear } from '../src/index.js';
 import { fitRates, machineOf, machines, readRates, type Sample, secondsOf } from '../src/program/rates.js';
@@ -200,5 +201,31 @@ describe('suite I', () => {
       fastest: { materialise: 1, reorder: 2 },
     });
     expect(score.mean).toBeCloseTo(4.4 ** (1 / 3), 12);
+  });
+});
+
+describe('suite generate', () => {
+  it('tells weights a second and bytes of every plan, and which one is chosen', async () => {
+    const lines: GenerateLine[] = [];
+    const cpu = await init({ backend: 'cpu', threads: 1 });
+    await benchGenerate(
+      cpu,
+      id => id === 'T512n5E16i32o32',
+      line => lines.push(line),
+    );
+    for (const pass of ['fwd', 'fwdbwd']) {
+      const mine = lines.filter(line => line.pass === pass);
+      expect(mine.map(({ peer }) => peer)).toContain('weightloom-cpu-materialise');
+      expect(mine.filter(({ chosen }) => chosen)).toHaveLength(1);
+    }
+    for (const { ms, weights_per_s, bytes, pass, peer } of lines) {
+      expect(weights_per_s / ((512 * 32 * 32) / (ms / 1e3))).toBeCloseTo(1, 3);
+      // Code, basis, rows in and out; W where it is made.
+      const operands = 4 * (512 * 16 + 16 * 1024 + 512 * 5 * 64);
+      const W = peer.endsWith('materialise') ? 4 * 512 * 1024 : 0;
+      expect(bytes).toBeGreaterThanOrEqual(operands + W);
+      expect(showGenerate(lines[0])).toContain(lines[0].id);
+      expect(['fwd', 'fwdbwd']).toContain(pass);
+    }
   });
 });

@@ -11,6 +11,7 @@ import * as tree from '../core/tree.js';
 import { type CommandTime, compile } from '../program/compile.js';
 import { flag, integer, oneOf, parse, text } from './args.js';
 import { failureLine } from './failure.js';
+import { benchGenerate, showGenerate } from './generate.js';
 import { BACKENDS } from './info.js';
 import { boundOf, type Machine, measureFlops, measureMachine, type Rate, timesOf } from './machine.js';
 import { benchPlans, calibrateAndKeep, showPlans } from './plans.js';
@@ -54,6 +55,8 @@ export interface BenchLine {
 const MACHINE_SUITE = 'L';
 /** The suite of the planner's choices. */
 const PLAN_SUITE = 'I';
+/** The suite of generated layers by plan. */
+const GENERATE_SUITE = 'generate';
 const letters = Object.keys(SUITES).join('') + MACHINE_SUITE + PLAN_SUITE;
 const RING_SIZE = 1024;
 const PROFILED_CALLS = 50;
@@ -75,8 +78,9 @@ export const benchSpec = {
   name: 'bench',
   options: {
     suite: {
-      expected: `letters of ${letters}`,
-      read: (given: string) => (new RegExp(`^[${letters}]+$`).test(given) ? given : undefined),
+      expected: `letters of ${letters}, or ${GENERATE_SUITE}`,
+      read: (given: string) =>
+        new RegExp(`^([${letters}]+|${GENERATE_SUITE})$`).test(given) ? given : undefined,
       fallback: 'E',
     },
     case: {
@@ -294,10 +298,19 @@ function machineLines(backend: Backend, { flops, levels }: Machine): BenchLine[]
 export async function benchCommand(args: string[]): Promise<number> {
   const { options } = parse(benchSpec, args);
   const workloads = readWorkloads(options.workloads ?? process.env.WEIGHTLOOM_WORKLOADS ?? DEFAULT_WORKLOADS);
+  const chosen = (id: string) => options.case?.test(id) !== false;
+  if (options.suite === GENERATE_SUITE) {
+    const backend = await init({ backend: options.backend, threads: options.threads });
+    await benchGenerate(backend, chosen, line =>
+      console.log(options.json ? JSON.stringify(line) : showGenerate(line)),
+    );
+    backend.dispose();
+    return 0;
+  }
   const selected = [...options.suite].flatMap(w =>
     w === MACHINE_SUITE || w === PLAN_SUITE
       ? []
-      : SUITES[w](workloads).flatMap(bench => (options.case?.test(bench.id) === false ? [] : [{ w, bench }])),
+      : SUITES[w](workloads).flatMap(bench => (chosen(bench.id) ? [{ w, bench }] : [])),
   );
   if (selected.length === 0 && /[^LI]/.test(options.suite))
     throw new ArgumentError(`bench: --case ${options.case?.source} matches no id of suite ${options.suite}`);
@@ -343,10 +356,8 @@ export async function benchCommand(args: string[]): Promise<number> {
   for (const { w, bench } of selected)
     for (const compiled of [false, true]) print(await lineOf(run, w, bench, compiled));
   if (options.suite.includes(PLAN_SUITE))
-    await benchPlans(
-      backend,
-      id => options.case?.test(id) !== false,
-      line => console.log(options.json ? JSON.stringify(line) : showPlans(line)),
+    await benchPlans(backend, chosen, line =>
+      console.log(options.json ? JSON.stringify(line) : showPlans(line)),
     );
   backend.dispose();
   return failed ? 1 : 0;

@@ -89,10 +89,10 @@ export function layerOf(
 const ROUNDS = 5;
 const SAMPLE_MS = 2;
 /** A call that takes longer is not repeated. */
-const LONG_MS = 400;
+const LONG_MS = 2000;
 
-/** The least milliseconds of a call of each plan that memory holds, taken by turns. */
-async function timePlans(
+/** The least milliseconds of a call of each plan, taken by turns. */
+export async function timePlans(
   backend: Backend,
   shapes: LinearShapes,
   strategies: readonly Strategy[],
@@ -108,6 +108,8 @@ async function timePlans(
     least.set(strategy, Math.min(ms, least.get(strategy) ?? Infinity));
   };
   try {
+    // The operands are drawn by now.
+    await sync(backend);
     for (const strategy of strategies) {
       await sample(strategy, 1);
       // The second call traces the step again, to compare.

@@ -224,6 +224,7 @@ export function rooflineSvg(
   ].map(([x, y]) => `${X(x).toFixed(1)},${Y(y).toFixed(1)}`);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="Inter, sans-serif" font-size="12">`,
+    '<title>Roofline: FLOP per second over FLOP per byte</title>',
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
     ...powers(x0, x1).map(
       x =>
