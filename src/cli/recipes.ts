@@ -17,6 +17,7 @@ import {
   cavia,
   conv4,
   drawEpisodes,
+  fineTuned,
   gaussianLearner,
   generatedClassifier,
   hypernetLearner,
@@ -98,6 +99,8 @@ export interface Recipe {
   readonly training: TaskSizes & { readonly family: TaskFamily; readonly shotsAt?: (step: number) => number };
   /** `tasks` is the size of one batch of the evaluation; `fixed` are the tasks, where they are not drawn. */
   readonly testing: TaskSizes & { readonly family: TaskFamily; readonly fixed?: TaskBatch };
+  /** The learner that takes gradient steps from where this one begins a task. */
+  readonly starting?: (options: MamlOptions) => Learner;
   /** Further figures of the trained learner. */
   readonly figures?: Figures;
   /** Steps of a run that is not told how many. */
@@ -227,7 +230,14 @@ function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions):
         method === 'hypernet'
           ? hypernetLearner(hyper, example)
           : latentLearner(hyper, { steps: 1, learningRate: 0.1 }, example);
-      return { ...common, optimiser: adamTo(2e-3, 1), learner, training, steps: 20_000 };
+      return {
+        ...common,
+        optimiser: adamTo(2e-3, 1),
+        learner,
+        starting: how => fineTuned(hyper, how),
+        training,
+        steps: 20_000,
+      };
     }
     case 'maml':
     case 'fomaml':
@@ -253,6 +263,7 @@ function regression(family: TaskFamily, { method, context = 4 }: RecipeOptions):
       return {
         ...common,
         learner: reptile(target, inShape, { steps: 10, learningRate: 0.005 }),
+        starting: how => maml(target, inShape, how),
         optimiser: steps => sgd(linearSchedule(1, 0.05, steps)),
       };
     case 'finetune':

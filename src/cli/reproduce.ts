@@ -8,6 +8,7 @@ import { writeFileAtomic } from '../io/files.js';
 import { flag, integer, parse, text } from './args.js';
 import { isSequence, trainSequence } from './continual.js';
 import { type Figure, type Job, type Outcome, ROWS, type Row } from './rows.js';
+import { compareStarts } from './starts.js';
 import { TEST_TASKS, trainTask } from './train.js';
 
 /** The options of `reproduce`. */
@@ -104,6 +105,10 @@ async function trainJob(job: Job, key: string, options: Options, signal: AbortSi
     ...rest,
     out: join('runs', 'reproduce', key.replaceAll(/[^\w-]+/g, '-')),
   };
+  if (task === 'starts') {
+    const { seed, threads } = options;
+    return outcomeOf(await compareStarts({ seed, threads, tasks: TEST_TASKS, signal }));
+  }
   if (isSequence(task)) return outcomeOf(await trainSequence(task, how, signal));
   const { result, scores } = await trainTask(task, how, signal);
   return { ...outcomeOf(result), ...(keepScores && { scores: Array.from(scores, x => +x.toPrecision(6)) }) };

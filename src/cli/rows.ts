@@ -3,7 +3,7 @@ import { paired, type Summary } from '../meta/index.js';
 import type { Method, Protocol } from './recipes.js';
 import type { Result } from './run.js';
 
-/** One training, as `train` is told it; steps not given are the task's own. */
+/** One training, as `train` is told it; steps not given are the task's own. `starts` is `compareStarts`. */
 export interface Job {
   readonly task: string;
   readonly method?: Method;
@@ -119,6 +119,15 @@ export const ROWS: Readonly<Record<string, Row>> = {
       figure('squared error, two numbers', two.after, { published: '0.21' }),
       figure('two over one', { mean: two.after.mean / one.after.mean }, { most: 0.5, published: '0.25' }),
     ],
+  },
+  starts: {
+    title:
+      'Sinusoids from 10 points: gradient steps from a generated start, from that of Reptile and from a random one',
+    jobs: { starts: { task: 'starts' } },
+    figures: ({ starts }) =>
+      starts.figures!.map(({ metric, ...found }) =>
+        figure(metric, found, / less /.test(metric) ? { most: 0 } : {}),
+      ),
   },
   linear: {
     title: 'Linear tasks in a subspace, from 10 rows with noise of variance 0.01',

@@ -185,7 +185,8 @@ function chosen(
   return settings;
 }
 
-function trainingOf({ training, learner, optimiser }: Recipe, { steps, seed }: Settings) {
+/** What the trainer is given for a recipe. */
+export function trainingOf({ training, learner, optimiser }: Recipe, { steps, seed }: Settings) {
   const { family, shotsAt, ...sizes } = training;
   return {
     loss: trainingLoss(learner, family.outSize),
