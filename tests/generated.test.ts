@@ -5,9 +5,11 @@ import { createRef } from '../src/backends/ref.js';
 import {
   add,
   type Backend,
+  broadcastTo,
   ChunkedGenerated,
   checkpoint,
   concat,
+  FastGenerated,
   FullGenerated,
   type Generated,
   GraphError,
@@ -19,6 +21,7 @@ import {
   linear,
   materialise,
   matmul,
+  meta,
   mul,
   nn,
   normal,
@@ -29,8 +32,10 @@ import {
   type Strategy,
   scope,
   split,
+  square,
   stack,
   stopGradient,
+  sub,
   sum,
   type Tensor,
   tanh,
@@ -39,6 +44,7 @@ import {
   use,
   valueAndGrad,
   vjp,
+  type Weight,
   withBackend,
 } from '../src/index.js';
 import { machines } from '../src/program/rates.js';
@@ -335,6 +341,89 @@ describe('conv2d layers', () => {
     const b = new FullGenerated(w.code, normal(key(2), [4, 2]));
     const x = normal(key(3), [3, 2, 5, 5, 1]);
     expectSameTree(conv.apply({ w, b }, x), conv.apply(materialise({ w, b }), x), 0);
+  });
+});
+
+describe('implicit fast weights', () => {
+  const [T, S, n] = [3, 2, 4];
+  const target = nn.serial(nn.dense(5), nn.lambda(tanh), nn.dense(2));
+  const data = {
+    support: normal(key(20), [T, S, 3]),
+    answers: normal(key(21), [T, S, 2]),
+    query: normal(key(22), [T, n, 3]),
+  };
+  const lossOn = (x: Tensor, y: Tensor) => (params: any) => sum(square(sub(target.apply(params, x), y)));
+  const pieces = (phi: any) =>
+    projectFull(phi.code, phi.basis, phi.base, [
+      [3, 5],
+      [5, 2],
+    ]);
+  const starts: Record<string, { phi: any; build: (phi: any) => { w: Weight; b: Tensor }[] }> = {
+    'one start for all tasks': {
+      phi: {
+        layers: [
+          { w: normal(key(1), [3, 5]), b: normal(key(2), [5]) },
+          { w: normal(key(3), [5, 2]), b: normal(key(4), [2]) },
+        ],
+      },
+      build: phi => phi.layers,
+    },
+    'generated starts': {
+      phi: {
+        code: normal(key(5), [T, 4]),
+        basis: normal(key(6), [4, 25]),
+        base: normal(key(7), [25]),
+        b: [normal(key(8), [5]), normal(key(9), [2])],
+      },
+      build: phi => pieces(phi).map((w, l) => ({ w, b: phi.b[l] })),
+    },
+  };
+  const rate = 0.05;
+
+  it.each(Object.keys(starts))('equal the explicit loop in value, gradient and second gradient: %s', name => {
+    const { phi, build } = starts[name];
+    const layersOf = (layers: readonly unknown[]) => ({ layers: [layers[0], {}, layers[1]] });
+    for (const steps of [0, 1, 3])
+      for (const firstOrder of [false, true]) {
+        const outer = (inner: (loss: (p: any) => Tensor, layers: any) => any) => (p: any) => {
+          const adapted = inner(lossOn(p.support, p.answers), layersOf(build(p.phi)));
+          return sum(square(target.apply(adapted, p.query)));
+        };
+        const biases = (params: any) =>
+          tree.mapWithPath((path, x) => (path.endsWith('b') ? broadcastTo(x, [T, ...x.shape]) : x), params);
+        const implicit = outer((loss, params) =>
+          meta.innerSgd(loss, biases(params), { tasks: T, steps, learningRate: rate, firstOrder }),
+        );
+        const explicit = outer((loss, params) => {
+          const whole = tree.map(
+            x => (x.shape[0] === T && x.rank === 3 ? x : broadcastTo(x, [T, ...x.shape])),
+            materialise(params),
+          );
+          return meta.adapt(loss, whole, { steps, learningRate: rate, firstOrder });
+        });
+        const at = { phi, ...data };
+        const [a, b] = [implicit, explicit].map(f => valueAndGrad(f, { unused: 'zeros' })(at));
+        expectSameTree([a.value, a.grads], [b.value, b.grads], 1e-9);
+        let k = 30;
+        const direction = tree.map(x => normal(key(k++), x.shape), at);
+        expectSameTree(hvp(implicit, at, direction), hvp(explicit, at, direction), 1e-8);
+      }
+  });
+
+  it('hold no weight per task, and become one where it is asked for', () => {
+    const w = normal(key(1), [3, 2]);
+    const step = { x: normal(key(2), [T, S, 3]), delta: normal(key(3), [T, S, 2]), rate: 0.1 };
+    const fast = scope(() => new FastGenerated(w, T, [{ ...step, x: mul(step.x, 1) }]));
+    expect(fast.shape).toEqual([T, 3, 2]);
+    const x = normal(key(4), [T, n, 3]);
+    expectSameTree(linear(x, fast), matmul(x, materialise(fast)), 1e-12);
+    expect(() => linear(normal(key(5), [4, 3]), fast, null, { rows: Int32Array.of(0, 1, 2, 4) })).toThrow(
+      /give every task as many rows/,
+    );
+    expect(() => new FastGenerated(w, T, [{ ...step, delta: step.x }])).toThrow(
+      /must be \[3,S,3\] and \[3,S,2\]/,
+    );
+    expect(() => planOf(fast, 2)).toThrow(/applied by the plan of its start/);
   });
 });
 

@@ -35,6 +35,7 @@ export {
   type HyperTransformerParams,
   hyperTransformer,
 } from './hypertransformer.js';
+export { type InnerSgdOptions, innerSgd } from './innerSgd.js';
 export { keyOf, type Learner, queryScores, trainingLoss } from './learner.js';
 export { anil, type MamlOptions, maml, metaSgd, pretrained, reptile } from './maml.js';
 export {

@@ -240,6 +240,9 @@ export class FastGenerated extends Generated {
         throw new ShapeError(
           `fast: x ${show(x.shape)} and delta ${show(delta.shape)} must be [${tasks},S,${i}] and [${tasks},S,${o}]`,
         );
+    const parts = steps.flatMap(step => [step.x, step.delta, step.rate]);
+    if (start instanceof Generated) parts.push(...Object.values(start));
+    Object.assign(this, parts); // a scope looks for direct properties
   }
   materialise(): Tensor {
     return this.steps.reduce(

@@ -10,6 +10,8 @@ export * from './gather.js';
 export { type GenerateOperands, type GenerateSlot, generateApply, generateGradients } from './generate.js';
 export {
   ChunkedGenerated,
+  FastGenerated,
+  type FastStep,
   FullGenerated,
   Generated,
   LowRankGenerated,

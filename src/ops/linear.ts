@@ -13,10 +13,11 @@ import { machineOf } from '../program/rates.js';
 import { concat } from './concat.js';
 import { full, tensor } from './create.js';
 import { checkpoint } from './custom.js';
-import { add, mul } from './elementwise.js';
+import { add, mul, sub } from './elementwise.js';
 import { generateApply } from './generate.js';
 import {
   ChunkedGenerated,
+  FastGenerated,
   FullGenerated,
   Generated,
   LowRankGenerated,
@@ -29,7 +30,7 @@ import {
 import { matmul } from './matmul.js';
 import { raggedMatmul } from './ragged.js';
 import { unpack } from './unpack.js';
-import { expand, reshape } from './views.js';
+import { expand, reshape, transpose } from './views.js';
 
 /** Task t owns rows `rows[t] .. rows[t+1]-1`: i32 `[T+1]`, from 0 to the number of rows. */
 export type Rows = Tensor | Int32Array;
@@ -112,6 +113,7 @@ function applyWeight(x: Tensor, w: Weight, rows: Tensor | undefined, strategy?: 
     if (w.rank === 2) return x.rank === 1 ? reshape(matmul(expand(x, 0), w), [w.shape[1]]) : matmul(x, w);
     return byTask(x, merged => matmul(merged, w));
   }
+  if (w instanceof FastGenerated) return adapted(x, w, rows, strategy);
   const perTask = rows ? x.shape[0] / Math.max(w.tasks, 1) : sizeOf(x.shape.slice(1, -1));
   const chosen = planOf(w, perTask, {
     strategy,
@@ -123,6 +125,23 @@ function applyWeight(x: Tensor, w: Weight, rows: Tensor | undefined, strategy?: 
   if (chosen.strategy === 'materialise') return applyWeight(x, w.materialise(), rows);
   if (chosen.strategy === 'fused') return fused(x, w as FullGenerated, rows);
   return rows ? unwoven(x, w, rows) : byTask(x, merged => unwoven(merged, w, undefined));
+}
+
+/** x · start - Σ rate · (x · xₖᵀ) · δₖ: of K steps on S rows, K·S columns stand for a W per task. */
+function adapted(x: Tensor, w: FastGenerated, rows: Tensor | undefined, strategy?: Strategy): Tensor {
+  if (rows)
+    throw new ArgumentError(
+      'linear: an adapted weight knows which task a row belongs to by its place; give every task as many rows, or materialise it',
+    );
+  if (strategy === 'materialise') return byTask(x, merged => matmul(merged, w.materialise()));
+  return byTask(x, merged => {
+    const first = applyWeight(merged, w.start, undefined, strategy);
+    const y = w.steps.reduce(
+      (y, { x: read, delta, rate }) => sub(y, mul(matmul(matmul(merged, transpose(read)), delta), rate)),
+      first,
+    );
+    return w.watch ? w.watch(merged, y) : y;
+  });
 }
 
 /** Tiles of W made and applied in one op. */
@@ -208,6 +227,8 @@ function unwoven(x: Tensor, w: Generated, rows: Tensor | undefined): Tensor {
  * Throws ShapeError for a weight that is no matrix.
  */
 export function planOf(w: Generated, rows: number, options: PlanOptions = {}): LinearPlan {
+  if (w instanceof FastGenerated)
+    throw new ArgumentError('planOf: an adapted weight is applied by the plan of its start, and its steps');
   const { tasks, weightShape } = w;
   const { own, shared } = partsOf(w);
   const carries = [...own, ...shared].some(({ deps }) => deps !== 0);
