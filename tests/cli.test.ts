@@ -37,7 +37,7 @@ describe('weightloom', () => {
   });
 
   it.each([
-    [[], /no command given; expected one of info, selftest, train, eval, bench/],
+    [[], /no command given; expected one of info, selftest, train, eval, reproduce, bench/],
     [['dance'], /'dance' is no command; expected one of/],
     [['info', '--colour'], /unknown option --colour; expected info \[--json\]/],
     [

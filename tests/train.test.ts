@@ -358,7 +358,7 @@ describe('what goes wrong', () => {
       'an unknown task',
       ['train', 'nothing'],
       2,
-      /'nothing' is no task; expected one of sinusoid, linear, gp, omniglot/,
+      /'nothing' is no task; expected one of sinusoid, linear, gp, two-modes, omniglot, mnist,/,
     ],
     [
       'a module that is not there',
