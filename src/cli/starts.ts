@@ -30,11 +30,14 @@ export async function compareStarts({ seed, threads, tasks, signal }: StartsOpti
     const curve = async (method: 'hypernet' | 'reptile', steps: number): Promise<CurvePoint[]> => {
       const recipe = await recipeFor('sinusoid', { method, protocol: 'vinyals' });
       const { family, shots, queries } = recipe.testing;
-      const start = initialState(recipe.learner.init(key(seed)), recipe.optimiser(steps));
+      const first = recipe.learner.init(key(seed));
       const began = performance.now();
       const settings = { method, protocol: 'vinyals' as const, steps, seed };
-      const { params } =
-        steps === 0 ? start : await train(trainingOf(recipe, settings), start, { steps, signal });
+      const trainedFrom = async () => {
+        const start = initialState(first, recipe.optimiser(steps));
+        return (await train(trainingOf(recipe, settings), start, { steps, signal })).params;
+      };
+      const params = steps === 0 ? first : await trainedFrom();
       signal.throwIfAborted();
       seconds += (performance.now() - began) / 1000;
       trained += steps;
