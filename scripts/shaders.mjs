@@ -1,6 +1,6 @@
 /**
- * Inlines shaders/*.wgsl, and shaders/tiers/*.wgsl apart from them, into src/backends/webgpu/shaders.gen.ts, so that neither Node nor a browser reads files at
- * run time. Writes only when something changed. Run by `prepare` and by the test set-up.
+ * Inlines shaders/*.wgsl, and apart from them those of shaders/training and shaders/tiers, into
+ * src/backends/webgpu/shaders.gen.ts, so that neither Node nor a browser reads files at run time. Writes only when something changed. Run by `prepare` and by the test set-up.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,8 +9,12 @@ import { pathToFileURL } from 'node:url';
 const ROOT = join(import.meta.dirname, '..');
 const TARGET = join(ROOT, 'src/backends/webgpu/shaders.gen.ts');
 
-/** Shader text without comments and indentation, which would be shipped to every browser. */
-const bare = text => text.replace(/\s*(\/\/.*)?\n\s*/g, '\n').trimStart();
+/** Shader text without what says nothing to a compiler, which would be shipped to every browser. */
+const bare = text =>
+  text
+    .replace(/\s*(\/\/.*)?\n\s*/g, '\n')
+    .replace(/ *([{}();,:=?*/+|&]) */g, '$1')
+    .trimStart();
 
 /** The text of a constant that holds the shaders of a folder by name. */
 function constantOf(name, folder) {
@@ -30,6 +34,7 @@ export function inlineShaders() {
   const code =
     head +
     constantOf('shaders', join(ROOT, 'shaders')) +
+    constantOf('trainingShaders', join(ROOT, 'shaders/training')) +
     constantOf('tierShaders', join(ROOT, 'shaders/tiers'));
   if (existsSync(TARGET) && readFileSync(TARGET, 'utf8') === code) return false;
   writeFileSync(TARGET, code);

@@ -1,4 +1,4 @@
-/** weightloom's public names that are the same in Node and in browsers: all but `init` and `open`. */
+/** weightloom's public names that are the same in Node and in browsers. */
 export type { Backend, DType, TypedArray } from './core/backend.js';
 export * from './core/errors.js';
 export { type GradOptions, grad, hvp, stopGradient, valueAndGrad, vjp } from './core/grad.js';
@@ -7,7 +7,6 @@ export { sync } from './core/queue.js';
 export type { Shape } from './core/shape.js';
 export { current, memory, scope, Tensor, use, withBackend } from './core/tensor.js';
 export * as tree from './core/tree.js';
-export * as data from './data/index.js';
 export * from './hyper/index.js';
 export * as io from './io/index.js';
 export * as meta from './meta/index.js';
@@ -22,13 +21,4 @@ export {
   compile,
   type ProgramStats,
 } from './program/compile.js';
-export {
-  type Cost,
-  type CostOptions,
-  costReport,
-  costText,
-  type KernelCost,
-  rooflineSvg,
-} from './program/cost.js';
 export { type LinearPlan, type LinearShapes, planLinear, type Strategy } from './program/plan.js';
-export { type ParameterTrace, trace, traceText } from './program/trace.js';

@@ -1,3 +1,5 @@
 /** weightloom's public names. */
 export { type BackendName, type InitOptions, init, open } from './backends/init.js';
 export * from './common.js';
+export * as data from './data/index.js';
+export * from './report.js';

@@ -16,9 +16,10 @@ test('the whole library is at most 80 KB', async () => {
 
 test('loading a checkpoint and predicting takes at most 40 KB', async () => {
   const code = await bundle(`
-    import { dense, fullHead, hypernet, init, key, relu, serial, setEncoder, tensor } from 'weightloom';
+    import { dense, fullHead, hypernet, key, relu, serial, setEncoder, tensor } from 'weightloom';
     import { readSafetensors } from 'weightloom/io';
     import { unpackParams } from 'weightloom/meta';
+    import { init } from 'weightloom/predict';
     export async function predict(file: Uint8Array, x: Float32Array, y: Float32Array, at: Float32Array) {
       await init();
       const net = hypernet({

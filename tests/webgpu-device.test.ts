@@ -5,6 +5,7 @@ import { afterAll, describe, expect } from 'vitest';
 import { createOn } from '../src/backends/webgpu/backend.js';
 import { Device } from '../src/backends/webgpu/device.js';
 import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
+import { whole } from '../src/backends/webgpu/training.js';
 import type { Backend, Expr, Plan, Scalar, Storage } from '../src/core/backend.js';
 import { KernelFailure } from '../src/core/backend.js';
 import {
@@ -321,7 +322,7 @@ describe('a device without room', () => {
   afterAll(() => other.backend?.dispose());
 
   onDevice('says so, at once drops what it kept for reuse, and goes on with less', async () => {
-    const backend = await createOn(cramped(await findGpu(), MOST));
+    const backend = await createOn(cramped(await findGpu(), MOST), {}, whole);
     other.backend = backend;
     const store = (size: number) => newStorage(backend, 'f32', size);
     const kept = store(1000);
@@ -343,7 +344,7 @@ describe('a device without room', () => {
   });
 
   onDevice('a compiled step whose scratch memory it refused throws when it is run', async () => {
-    const backend = await createOn(cramped(await findGpu(), MOST));
+    const backend = await createOn(cramped(await findGpu(), MOST), {}, whole);
     const [x, middle, y] = [1, n, 1].map(size => newStorage(backend, 'f32', size));
     backend.write(x, Float32Array.of(1));
     const step = () =>

@@ -4,6 +4,7 @@ import { open } from '../src/backends/init.js';
 import { createOn } from '../src/backends/webgpu/backend.js';
 import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
 import { tierOf } from '../src/backends/webgpu/matrices.js';
+import { whole } from '../src/backends/webgpu/training.js';
 import type { Attrs, Backend, Expr } from '../src/core/backend.js';
 import { ArgumentError, DeviceLimitError } from '../src/core/errors.js';
 import {
@@ -269,7 +270,11 @@ describe('subgroup matrices', () => {
         });
       },
     });
-    const backend = await createOn(like, { precision }, adapter => tierOf(adapter, precision));
+    const backend = await createOn(
+      like,
+      { precision },
+      { ...whole, tierOf: adapter => tierOf(adapter, precision) },
+    );
     expect(backend.describe()).toMatchObject({ precision, matrices: '16x16x16' });
     for (const size of [256, 2048]) {
       const x = { ...viewOf(storageOf(backend, size), [size, size]) };
@@ -320,6 +325,8 @@ describe('refusals', () => {
   });
 
   onDevice('a build without the tiers', async () => {
-    await expect(createOn(await findGpu(), { precision: 'high' })).rejects.toThrow(/expected 'highest'/);
+    await expect(createOn(await findGpu(), { precision: 'high' }, whole)).rejects.toThrow(
+      /expected 'highest'/,
+    );
   });
 });

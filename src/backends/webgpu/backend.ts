@@ -13,14 +13,13 @@ import { KernelFailure } from '../../core/backend.js';
 import { BackendError, DeviceLimitError, KernelError } from '../../core/errors.js';
 import { Device, type Precision, type Tier } from './device.js';
 import { groupOf, type Made, ParamPages, Recording } from './encoder.js';
-import { PreparedPlan, Scratch } from './executable.js';
-import { denseStrides, isDense, product } from './kernel.js';
-import { kernels } from './launch.js';
-import { type Block, MAP_READ, Pool, USAGE, usable } from './memory.js';
+import type { Services } from './executable.js';
+import { denseStrides, isDense, type Lowering, product } from './kernel.js';
+import { type Block, MAP_READ, Pool, Scratch, USAGE, usable } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
 import type { Tiling, Tunable, Tuning } from './tiling.js';
-import { type DeviceClock, PassTimer } from './timer.js';
+import type { DeviceClock, PassTimer } from './timer.js';
 
 /** How a device is chosen and used. */
 export interface WebGPUOptions {
@@ -34,21 +33,31 @@ export interface WebGPUOptions {
   readonly precision?: Precision;
 }
 
+/** What a page need not load whole. */
+export interface Parts {
+  readonly kernels: ReadonlyMap<string, Lowering>;
+  /** Texts by the names that kernels use. */
+  readonly shaders: Readonly<Record<string, string>>;
+  /** Makes steps ready; null where none are compiled. */
+  readonly prepare: ((plan: Plan, services: Services) => Executable) | null;
+  /** A measurement on the device's clock; null where nothing is measured. */
+  readonly timer: ((device: Device) => PassTimer) | null;
+  /** The implementation of a precision other than 'highest'. */
+  readonly tierOf?: (adapter: GPUAdapter) => Tier;
+}
+
 /**
- * Opens a device of `gpu` (a browser's `navigator.gpu`, or Dawn's). A precision other than 'highest' needs `tierOf`, its
- * implementation. Throws NoAdapterError with the reason, DeviceLimitError where the precision cannot be had.
+ * Opens a device of `gpu` (a browser's `navigator.gpu`, or Dawn's). Throws NoAdapterError with the reason,
+ * DeviceLimitError where the precision cannot be had.
  */
-export async function createOn(
-  gpu: GPU,
-  options: WebGPUOptions = {},
-  tierOf?: (adapter: GPUAdapter) => Tier,
-): Promise<Backend & Tunable> {
+export async function createOn(gpu: GPU, options: WebGPUOptions, parts: Parts): Promise<Backend & Tunable> {
+  const { tierOf } = parts;
   const { precision = 'highest' } = options;
   if (precision !== 'highest' && !tierOf)
     throw new DeviceLimitError(
       `precision '${precision}' is not part of what browsers load; expected 'highest'`,
     );
-  return new WebGPUBackend(await Device.open(gpu, options, tierOf));
+  return new WebGPUBackend(await Device.open(gpu, options, tierOf), parts);
 }
 
 const MEGABYTE = 1 << 20;
@@ -71,7 +80,10 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
   private readonly scratch: Scratch;
   private readonly made: Made = { submits: 0, passes: 0, dispatches: 0 };
 
-  constructor(readonly device: Device) {
+  constructor(
+    readonly device: Device,
+    private readonly parts: Parts,
+  ) {
     // More bindings than this would only make kernels with more live registers than is good for them.
     const maxBindings = Math.min(device.limits.maxStorageBuffersPerShaderStage, 16);
     this.limits = {
@@ -84,14 +96,14 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     this.pool = new Pool(device, USAGE.storage | USAGE.copySource | USAGE.copyTarget, 512 * MEGABYTE);
     this.staging = new Pool(device, USAGE.mapRead | USAGE.copyTarget, 64 * MEGABYTE);
     this.pipelines = new Pipelines(device);
-    this.recipes = new Recipes(device, this.pipelines, maxBindings, 'dynamic');
-    this.prepared = new Recipes(device, this.pipelines, maxBindings, 'fixed');
+    this.recipes = new Recipes(device, this.pipelines, parts, maxBindings, 'dynamic');
+    this.prepared = new Recipes(device, this.pipelines, parts, maxBindings, 'fixed');
     this.params = new ParamPages(device);
     this.scratch = new Scratch(this.pool);
   }
 
   has(kernel: string): boolean {
-    return kernels.has(kernel);
+    return this.parts.kernels.has(kernel);
   }
 
   run(commands: readonly Command[]): void {
@@ -110,7 +122,9 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
 
   prepare(plan: Plan): Executable {
     this.device.check();
-    return new PreparedPlan(plan, {
+    const { prepare } = this.parts;
+    if (!prepare) throw new BackendError('weightloom/predict compiles no steps, the init of weightloom does');
+    return prepare(plan, {
       device: this.device,
       pool: this.pool,
       pipelines: this.pipelines,
@@ -211,7 +225,8 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     const { device } = this;
     if (!device.gpu.features.has('timestamp-query')) return null;
     if (device.timer) throw new BackendError('timed: a measurement is already running');
-    const timer = new PassTimer(device);
+    if (!this.parts.timer) return null;
+    const timer = this.parts.timer(device);
     device.timer = timer;
     try {
       await work();

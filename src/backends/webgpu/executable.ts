@@ -4,49 +4,9 @@ import { BackendError, KernelError } from '../../core/errors.js';
 import type { Device } from './device.js';
 import { bundle } from './elementwise.js';
 import { groupOf, type Made, ParamPages, type ParamSlot, Recording } from './encoder.js';
-import { type Block, type Pool, usable } from './memory.js';
+import { type Block, type Pool, type Scratch, usable } from './memory.js';
 import type { Pipeline, Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, type Recipes } from './recipes.js';
-
-/**
- * Scratch buffers that all prepared plans share: their contents are dead between runs, and runs follow each other in
- * one queue. The k-th largest buffer of every plan lies in the k-th largest block.
- */
-export class Scratch {
-  private readonly current: (Block | undefined)[] = [];
-  private readonly users = new Map<Block, number>();
-
-  constructor(private readonly pool: Pool) {}
-
-  /** Blocks for buffers of these sizes, distinct, in the same order. */
-  take(sizes: readonly number[]): Block[] {
-    const blocks = new Array<Block>(sizes.length);
-    const bySize = sizes.map((_, i) => i).sort((i, j) => sizes[j] - sizes[i]);
-    bySize.forEach((i, rank) => {
-      let block = this.current[rank];
-      if (!block || block.failed || block.bytes < sizes[i])
-        this.current[rank] = block = this.pool.take(sizes[i]);
-      this.users.set(block, (this.users.get(block) ?? 0) + 1);
-      blocks[i] = block;
-    });
-    return blocks;
-  }
-
-  /** Ends the use of blocks; a block that nobody uses goes back to the pool. */
-  give(blocks: readonly Block[]): void {
-    for (const block of blocks) {
-      const left = this.users.get(block)! - 1;
-      if (left > 0) this.users.set(block, left);
-      else {
-        this.users.delete(block);
-        const rank = this.current.indexOf(block);
-        if (rank >= 0) this.current[rank] = undefined;
-        this.pool.give(block);
-      }
-    }
-    this.pool.trim();
-  }
-}
 
 interface Dispatch {
   readonly pipeline: Pipeline;
@@ -58,7 +18,8 @@ interface Dispatch {
   group: GPUBindGroup | null;
 }
 
-interface Services {
+/** What a backend lends its prepared plans. */
+export interface Services {
   readonly device: Device;
   readonly pool: Pool;
   readonly pipelines: Pipelines;

@@ -3,6 +3,7 @@ import type { Backend } from '../../core/backend.js';
 import { NoAdapterError } from '../../core/errors.js';
 import { createOn, type WebGPUOptions } from './backend.js';
 import type { Tunable } from './tiling.js';
+import { whole } from './training.js';
 
 /** What Node offers beside the options of browsers. */
 export interface DawnOptions extends WebGPUOptions {
@@ -65,8 +66,8 @@ export async function createWebGPU(options: DawnOptions = {}): Promise<Backend> 
 
 async function openDevice(options: DawnOptions): Promise<Backend & Tunable> {
   const { precision = 'highest', emulated } = options;
-  if (precision === 'highest') return createOn(await findGpu(), options);
+  if (precision === 'highest') return createOn(await findGpu(), options, whole);
   const { tierOf } = await import('./matrices.js');
   const gpu = await findGpu(emulated ? PLAIN : WITH_MATRICES);
-  return createOn(gpu, options, adapter => tierOf(adapter, precision, emulated));
+  return createOn(gpu, options, { ...whole, tierOf: adapter => tierOf(adapter, precision, emulated) });
 }

@@ -1,7 +1,7 @@
 /** The kernel table: how each command becomes passes over shaders/*.wgsl. */
 import { KernelError } from '../../core/errors.js';
 import { elementwise } from './elementwise.js';
-import { generateApply, generateGradients } from './generate.js';
+import { generateApply } from './generate.js';
 import {
   byAxis,
   type Call,
@@ -15,13 +15,13 @@ import {
   size,
   streaming,
 } from './kernel.js';
-import { conv2d, conv2dFilter, conv2dInput, matmul, raggedOuter } from './matmul.js';
+import { conv2d, matmul } from './matmul.js';
 import { normalise } from './normalise.js';
 import { lanesOf, reduce, shares } from './reduce.js';
 import type { Operand } from './source.js';
 
 /** As words, so that every bit pattern survives. */
-function copy({ ins: [x], outs: [y], software }: Call): Pass[] {
+export function copy({ ins: [x], outs: [y], software }: Call): Pass[] {
   const words = (operand: Operand): Operand => ({ ...operand, dtype: 'u32' });
   const access = [flat('x', words(x)), flat('y', words(y), 'raw')];
   return [perElement(size(y), { bodies: ['copy'], access }, streaming(size(y), software))];
@@ -49,7 +49,7 @@ function argmax({ ins: [x], outs: [y] }: Call): Pass[] {
 }
 
 /** Axes before `axis`, of the indices, and after: as take and its adjoint see x and y. */
-function takeGroups(call: Call, whole: Operand, index: Operand) {
+export function takeGroups(call: Call, whole: Operand, index: Operand) {
   const axis = integer(call, 'axis');
   const rank = whole.shape.length;
   if (axis < 0 || axis >= rank) throw new KernelError(`${call.kernel}: axis ${axis} is outside [0, ${rank})`);
@@ -75,27 +75,6 @@ function take(call: Call): Pass[] {
         flat('index', index),
         { name: 'y', operand: y, groups: taken, store: 'raw' },
       ],
-    }),
-  ];
-}
-
-function scatterAdd(call: Call): Pass[] {
-  const [src, index] = call.ins;
-  const [y] = call.outs;
-  const { whole, taken, params, columns } = takeGroups(call, y, index);
-  const threads = call.software ? 64 : 16384;
-  const segment = Math.ceil(params.size / Math.min(params.size, Math.ceil(threads / columns)));
-  const segments = Math.ceil(params.size / segment);
-  return [
-    perElement(columns * segments, {
-      bodies: ['scatterAdd'],
-      params: { ...params, segment, segments },
-      access: [
-        { name: 'src', operand: src, groups: taken },
-        flat('index', index),
-        { name: 'y', operand: y, groups: whole, store: 'raw' },
-      ],
-      generate: source => source.load('y', y, whole),
     }),
   ];
 }
@@ -142,7 +121,12 @@ const softmaxWith =
   };
 
 /** Sizes as the pooling bodies name them; `whole` is the image, `pooled` has one place per window. */
-function poolSizes(call: Call, whole: Operand, pooled: Operand, windows = true): Record<string, number> {
+export function poolSizes(
+  call: Call,
+  whole: Operand,
+  pooled: Operand,
+  windows = true,
+): Record<string, number> {
   const [, h, w, c] = whole.shape;
   const sizes = { h, w, c, oh: pooled.shape[1], ow: pooled.shape[2] };
   if (!windows) return sizes;
@@ -164,18 +148,6 @@ function maxPool(call: Call): Pass[] {
   ];
 }
 
-function maxPoolTake(call: Call): Pass[] {
-  const [x, index] = call.ins;
-  const [y] = call.outs;
-  return [
-    perElement(size(y), {
-      bodies: ['maxPoolTake'],
-      params: poolSizes(call, x, y, false),
-      access: [byAxis('x', x), byAxis('index', index), byAxis('y', y, 'raw')],
-    }),
-  ];
-}
-
 function sumPool(call: Call): Pass[] {
   const [x] = call.ins;
   const [y] = call.outs;
@@ -184,30 +156,6 @@ function sumPool(call: Call): Pass[] {
       bodies: ['sumPool'],
       params: poolSizes(call, x, y),
       access: [byAxis('x', x), byAxis('y', y, 'raw')],
-    }),
-  ];
-}
-
-function maxPoolScatter(call: Call): Pass[] {
-  const [g, index] = call.ins;
-  const [dx] = call.outs;
-  return [
-    perElement(size(dx), {
-      bodies: ['maxPoolScatter', 'poolAdjoint'],
-      params: poolSizes(call, dx, g),
-      access: [byAxis('g', g), byAxis('index', index), byAxis('dx', dx, 'raw')],
-    }),
-  ];
-}
-
-function sumPoolSpread(call: Call): Pass[] {
-  const [g] = call.ins;
-  const [dx] = call.outs;
-  return [
-    perElement(size(dx), {
-      bodies: ['sumPoolSpread', 'poolAdjoint'],
-      params: poolSizes(call, dx, g),
-      access: [byAxis('g', g), byAxis('dx', dx, 'raw')],
     }),
   ];
 }
@@ -243,59 +191,25 @@ function random(call: Call): Pass[] {
   ];
 }
 
-/** Elements that a thread of the mode 'read' adds up. */
-const READS = 64;
-
-/** What `bench` measures the device by: one pass with a loop in it, or as many passes over memory as are asked for. */
-function machine(call: Call): Pass[] {
-  const { ins, outs, attrs } = call;
-  const access = [flat('x', ins[0]), flat('y', outs[0], 'raw')];
-  const repeats = integer(call, 'repeats');
-  const count = size(outs[0]);
-  const modes: Record<string, () => Pass> = {
-    read: () => perElement(count / READS, { bodies: ['machineRead'], constants: { READS }, access }),
-    write: () =>
-      perElement(
-        count,
-        { bodies: ['machineWrite'], access: access.slice(1) },
-        streaming(count, call.software),
-      ),
-    copy: () => copy(call)[0],
-  };
-  const mode = String(attrs.mode);
-  if (mode === 'fma') return [perElement(count, { bodies: ['machineFma'], params: { repeats }, access })];
-  if (!Object.hasOwn(modes, mode)) throw new KernelError(`machine: there is no mode '${mode}'`);
-  return new Array<Pass>(repeats).fill(modes[mode]());
-}
-
-/** Every kernel this backend has. */
+/** What predictions take. */
 export const kernels: ReadonlyMap<string, Lowering> = new Map(
   Object.entries({
     argmax,
     cast,
     conv2d,
-    conv2dFilter,
-    conv2dInput,
     copy,
     elementwise,
     generateApply,
-    generateGradients,
     logSoftmax: softmaxWith('x - log(sum)'),
-    machine,
     matmul,
     maxPool,
-    maxPoolScatter,
-    maxPoolTake,
     normalise,
     oneHot,
     raggedMatmul,
-    raggedOuter,
     random,
     reduce,
-    scatterAdd,
     softmax: softmaxWith('exp(x) / sum'),
     sumPool,
-    sumPoolSpread,
     take,
   }),
 );

@@ -1,12 +1,11 @@
 /** Commands to dispatches: lowers a command, assembles its shaders, and remembers the result by shapes and strides. */
 import type { Command, Expr, Scalar, View } from '../../core/backend.js';
 import { DeviceLimitError, KernelError } from '../../core/errors.js';
+import type { Parts } from './backend.js';
 import type { Device } from './device.js';
 import { denseStrides, type Pass, product } from './kernel.js';
-import { kernels } from './launch.js';
 import { Lru } from './memory.js';
 import type { ParamsAt, Pipeline, Pipelines } from './pipelines.js';
-import { shaders } from './shaders.gen.js';
 import { type Operand, type Param, Source } from './source.js';
 
 const RECIPES = 8192;
@@ -52,6 +51,7 @@ export class Recipes {
   constructor(
     private readonly device: Device,
     private readonly pipelines: Pipelines,
+    private readonly parts: Pick<Parts, 'kernels' | 'shaders'>,
     private readonly maxBindings: number,
     private readonly paramsAt: ParamsAt,
   ) {}
@@ -70,7 +70,7 @@ export class Recipes {
   }
 
   private make(command: Command, { buffers, slots, offsets }: Operands<unknown>): Recipe {
-    const lower = kernels.get(command.kernel);
+    const lower = this.parts.kernels.get(command.kernel);
     if (!lower) throw new KernelError(`${command.op}: the webgpu backend has no kernel '${command.kernel}'`);
     const temporaries: number[] = [];
     if (command.outs.every(out => product(out.shape) === 0)) return { steps: [], temporaries };
@@ -114,8 +114,8 @@ export class Recipes {
     source.add(`fn group_index(id: vec3<u32>) -> u32 { return id.x${line}; }\n`);
     for (const access of pass.access) source.access(access);
     pass.generate?.(source);
-    const body = pass.bodies.map(shaderNamed).join('') + (pass.shader ?? '');
-    const code = source.finish(body, shaders.math, pass.directives);
+    const body = pass.bodies.map(name => this.shaderNamed(name)).join('') + (pass.shader ?? '');
+    const code = source.finish(body, this.shaderNamed('math'), pass.directives);
     if (source.slots.length > this.maxBindings)
       throw new DeviceLimitError(
         `${command.op}: kernel '${command.kernel}' needs ${source.slots.length} buffers, at most ${this.maxBindings} can be bound`,
@@ -129,11 +129,12 @@ export class Recipes {
     );
     return { pipeline, slots: source.slots, params: source.params, x, y };
   }
-}
 
-function shaderNamed(name: string): string {
-  if (!(name in shaders)) throw new KernelError(`there is no shader '${name}'`);
-  return shaders[name as keyof typeof shaders];
+  private shaderNamed(name: string): string {
+    const { shaders } = this.parts;
+    if (!Object.hasOwn(shaders, name)) throw new KernelError(`there is no shader '${name}'`);
+    return shaders[name];
+  }
 }
 
 /**
