@@ -9,7 +9,9 @@ fn evaluate(i: u32) {
     most = max(most, rows.y - rows.x);
   }
   for (var row = 0u; row < most; row += ROWS) {
-    var sum: array<array<f32, ROWS>, TASKS>;
+    // Set to zero by hand: SwiftShader does it for the first round only.
+    var sum: array<f32, TASKS * ROWS>;
+    for (var s = 0u; s < TASKS * ROWS; s++) { sum[s] = 0.0; }
     for (var k = 0u; k < params.depth; k++) {
       var w: array<f32, TASKS>;
       for (var t = 0u; t < TASKS; t++) { w[t] = base(k, column); }
@@ -20,14 +22,15 @@ fn evaluate(i: u32) {
       for (var t = 0u; t < TASKS; t++) {
         let rows = rows_of(first + t);
         for (var r = 0u; r < ROWS; r++) {
-          if (rows.x + row + r < rows.y) { sum[t][r] = fma(load_x(rows.x + row + r, k), w[t], sum[t][r]); }
+          let at = t * ROWS + r;
+          if (rows.x + row + r < rows.y) { sum[at] = fma(load_x(rows.x + row + r, k), w[t], sum[at]); }
         }
       }
     }
     for (var t = 0u; t < TASKS; t++) {
       let rows = rows_of(first + t);
       for (var r = 0u; r < ROWS; r++) {
-        if (rows.x + row + r < rows.y) { store_y(rows.x + row + r, column, sum[t][r]); }
+        if (rows.x + row + r < rows.y) { store_y(rows.x + row + r, column, sum[t * ROWS + r]); }
       }
     }
   }

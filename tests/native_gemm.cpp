@@ -549,6 +549,8 @@ static int checkAll() {
     for (int tb = 0; tb < 2; ++tb) checkLargeMatmul(401, 523, 331, ta, tb);
   for (int i = 0; i < 3; ++i) checkLargeMatmul(401, 300, 700, false, false);
   checkLargeMatmul(1, 700, 900, false, true);
+  checkLargeMatmul(8, 2000, 961, false, true);
+  checkLargeMatmul(8, 400, 131, false, true);
   checkLargeMatmul(1500, 700, 1, false, false);
   checkLargeMatmul(700, 3, 1200, true, false);
   checkProjections();

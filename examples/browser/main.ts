@@ -11,7 +11,6 @@ import {
   dense,
   fullHead,
   hypernet,
-  init,
   key,
   relu,
   scope,
@@ -21,6 +20,7 @@ import {
 } from 'weightloom';
 import { readSafetensors } from 'weightloom/io';
 import { unpackParams } from 'weightloom/meta';
+import { init } from 'weightloom/predict';
 
 const CHECKPOINT = 'checkpoint.safetensors';
 const [svg, line, status] = ['svg', 'polyline', 'output'].map(name => document.querySelector(name)!);
@@ -47,6 +47,7 @@ async function main(): Promise<void> {
   const points: { x: number; y: number }[] = [];
   const draw = async () => {
     const start = performance.now();
+    const count = points.length; // more may be clicked before the values are here
     using curve = scope(() => {
       const support = { x: column(points.map(({ x }) => x)), y: column(points.map(({ y }) => y)) };
       const theta = net.generate(phi, net.encode(phi, support));
@@ -55,7 +56,7 @@ async function main(): Promise<void> {
     const ys = await curve.data();
     line.setAttribute('points', xs.map((x, i) => `${x},${-ys[i]}`).join(' '));
     const milliseconds = (performance.now() - start).toFixed(1);
-    status.textContent = `${points.length} points, ${net.weightCount} weights in ${milliseconds} ms on ${backend.name}`;
+    status.textContent = `${count} points, ${net.weightCount} weights in ${milliseconds} ms on ${backend.name}`;
   };
   svg.addEventListener('click', event => {
     const { clientX, clientY } = event as MouseEvent;
