@@ -1,4 +1,5 @@
-// LANES threads share one row: its maximum, then the sum of exponentials, then the results.
+// LANES threads share one row: its maximum, then the sum of exponentials, then what finish() makes of them. All threads
+// call finish(); those whose row is not `mine` store nothing.
 // The fold of one value per lane, given to every lane of the row.
 fn over_lanes(local: u32, lane: u32, value: f32, largest: bool) -> f32 {
   var result = value;
@@ -20,7 +21,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   var sum = 0.0;
   for (var j = lane; j < params.length; j += LANES) { sum += exp(load_x(row, j) - peak); }
   sum = over_lanes(local, lane, sum, false);
-  if (wanted < params.rows) {
-    for (var j = lane; j < params.length; j += LANES) { store_y(row, j, result(load_x(row, j) - peak, sum)); }
-  }
+  finish(local, lane, row, wanted < params.rows, peak, sum);
 }

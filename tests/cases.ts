@@ -264,6 +264,25 @@ const products: Record<string, Row[]> = {
       (x, y) => op.crossEntropy(x, y, { smoothing: 0.1 }),
       transcendental,
     ),
+    row(
+      [wide([20, 37]), below(20, [37])],
+      (x, y) => op.crossEntropy(op.transpose(x), y, { smoothing: 0.2 }),
+      transcendental,
+    ),
+    ...[0, 0.1].flatMap(smoothing => [
+      row([wide([3, 70]), ints(69, 70, -1)], (x, y) => op.crossEntropy(x, y, { smoothing }), transcendental),
+      row([wide([3, 5]), ints(4, 5, -1)], (x, y) => op.crossEntropy(x, y, { smoothing }), transcendental),
+    ]),
+    row(
+      [wide([70, 3]), below(70, [3])],
+      (x, y) => op.crossEntropy(op.transpose(x), y, { smoothing: 0.1 }),
+      transcendental,
+    ),
+    row(
+      [fixed(exactly(1e4, 1e4 - 1, -1e4)), ints(1)],
+      (x, y) => op.crossEntropy(op.expand(x, 0), y),
+      transcendental,
+    ),
   ],
 };
 const images: Record<string, Row[]> = {

@@ -543,6 +543,33 @@ describe('kernels agree with their reference loops', () => {
     );
   });
 
+  it.each(['crossEntropy', 'crossEntropyGradient'])('%s', kernel => {
+    const ofGradient = kernel === 'crossEntropyGradient';
+    const cases = fc
+      .tuple(
+        fc.array(fc.integer({ min: 0, max: 6 }), { maxLength: 3 }),
+        fc.oneof(fc.integer({ min: 1, max: 21 }), fc.integer({ min: 60, max: 90 })),
+      )
+      .chain(([kept, n]) => {
+        const [row, whole] = [[...kept], [...kept, n]];
+        return fc.tuple(
+          layouts(ofGradient ? whole : row, false),
+          layouts(whole, true),
+          layouts(row, true),
+          layouts(row, true),
+        );
+      });
+    fc.assert(
+      fc.property(cases, fc.nat(4), fc.constantFrom(0, 0.1), ([to, x, y, g], scale, smoothing) => {
+        const logits = { layout: x, values: (n: number) => noise(n, 9).map(v => v * 10 ** scale * 0.1) };
+        const labels = { layout: y, dtype: 'i32' as const, values: positions };
+        const ins = [logits, labels, ...(ofGradient ? [{ layout: g }] : [])];
+        compare(kernel, { smoothing }, [{ layout: to }], ins, { relative: 2e-6, absolute: 2e-6 });
+      }),
+      { numRuns: 300, seed: 9 },
+    );
+  });
+
   it('random', () => {
     const key = { layout: dense([2]), dtype: 'u32' as const, values: () => [0x13198a2e, 0x03707344] };
     for (const n of [1, 2, 3, 31, 1000, 40001])

@@ -84,7 +84,6 @@ describe('a falsified op', () => {
         variance: 'square',
         sumTo: 'sum',
         einsum: 'matmul',
-        crossEntropy: 'logSoftmax',
         avgPool: 'sumPool',
         stack: 'concat',
         contiguous: 'copy',

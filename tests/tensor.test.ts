@@ -332,6 +332,7 @@ describe('operands', () => {
     ],
     ['softmax', () => op.softmax(x()), /^softmax: a scalar has no last axis/],
     ['crossEntropy', () => op.crossEntropy(x(2, 3), i(3)), /^crossEntropy: logits \[2,3\] and labels \[3\]/],
+    ['crossEntropy', () => op.crossEntropy(x(2, 0), i(2)), /^crossEntropy: logits \[2,0\] have no classes/],
     ['batchNorm', () => op.batchNorm(x(3)), /^batchNorm: \[3\] leaves no axis/],
     [
       'conv2d',

@@ -123,6 +123,31 @@ onBothTiers(() => {
         },
       );
 
+    for (const kernel of ['crossEntropy', 'crossEntropyGradient'])
+      fuzz(
+        `${kernel} takes labels in range and not`,
+        fc.tuple(shape(2), fc.oneof(upTo(6), upTo(300)), fc.constantFrom(0, 0.1)),
+        async ([kept, n, smoothing], random) => {
+          const x = filled([...kept, n], () => Math.fround(random() * 40 - 20));
+          const labels = filled(kept, () => Math.floor(random() * (n + 2)) - 1);
+          const g = filled(kept, () => Math.fround(random() * 2 - 1));
+          const inside = (i: number[]) => at(labels, ...i) >= 0 && at(labels, ...i) < n;
+          const mass = (i: number[]) => (inside(i) ? 1 : smoothing);
+          const target = (i: number[], j: number) =>
+            smoothing / n + (at(labels, ...i) === j ? 1 - smoothing : 0);
+          const logSum = (i: number[]) => Math.log(sum(n, j => Math.exp(at(x, ...i, j))));
+          const ofGradient = kernel === 'crossEntropyGradient';
+          const y = ofGradient
+            ? filled(x.shape, ij => {
+                const [i, j] = [ij.slice(0, -1), ij.at(-1)!];
+                return at(g, ...i) * (mass(i) * Math.exp(at(x, ...ij) - logSum(i)) - target(i, j));
+              })
+            : filled(kept, i => mass(i) * logSum(i) - sum(n, j => target(i, j) * at(x, ...i, j)));
+          const ins = [x, { ...labels, dtype: 'i32' as const }, ...(ofGradient ? [g] : [])];
+          await check(kernel, random, { ins, outs: [{ ...y, tolerance: 1e-5 }], attrs: { smoothing } });
+        },
+      );
+
     onDevice('softmax of a long row of large numbers shares threads', async () => {
       const x = filled([2, 3000], ([i, j]) => 1000 * i + Math.fround(Math.sin(j)));
       const total = sum(3000, j => Math.exp(Math.sin(j)));

@@ -3,6 +3,7 @@ export * from './cast.js';
 export * from './concat.js';
 export * from './conv2d.js';
 export * from './create.js';
+export * from './crossEntropy.js';
 export * from './custom.js';
 export * from './einsum.js';
 export * from './elementwise.js';

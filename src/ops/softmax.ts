@@ -1,10 +1,8 @@
-/** softmax, logSoftmax and the cross-entropy made of them, over the last axis and safe at any magnitude. */
+/** softmax and logSoftmax, over the last axis and safe at any magnitude. */
 import { ShapeError } from '../core/errors.js';
 import { apply, type Dense, defineOp, type OpSpec } from '../core/op.js';
-import { sameShape, show } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
-import { exp, mul, neg, sub } from './elementwise.js';
-import { oneHot } from './gather.js';
+import { exp, mul, sub } from './elementwise.js';
 import { sum } from './reduce.js';
 
 /** Per row: the largest value and the log of the sum of exponentials above it. */
@@ -47,20 +45,3 @@ const logSoftmaxSpec: OpSpec<undefined> = {
 defineOp(logSoftmaxSpec);
 /** x - log Σ exp(x) over the last axis. */
 export const logSoftmax = (x: Tensor): Tensor => apply(logSoftmaxSpec, [x], undefined)[0];
-
-/**
- * -log softmax(logits)[label] for logits `[..., classes]` and labels `[...]` (i32), one value per row `[...]`.
- * `smoothing` in [0,1) moves that share of the target's mass evenly to all classes (Szegedy et al. 2016).
- * A label out of range costs 0 where smoothing is 0. Throws ShapeError.
- */
-export function crossEntropy(logits: Tensor, labels: Tensor, { smoothing = 0 } = {}): Tensor {
-  if (!sameShape(logits.shape.slice(0, -1), labels.shape))
-    throw new ShapeError(
-      `crossEntropy: logits ${show(logits.shape)} and labels ${show(labels.shape)} do not fit`,
-    );
-  const logp = logSoftmax(logits);
-  const hit = sum(mul(logp, oneHot(labels, logits.shape[logits.rank - 1])), -1);
-  if (smoothing === 0) return neg(hit);
-  const even = mul(sum(logp, -1), smoothing / logits.shape[logits.rank - 1]);
-  return neg(sub(mul(hit, 1 - smoothing), neg(even)));
-}

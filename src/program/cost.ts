@@ -51,6 +51,9 @@ const OPERATIONS: Readonly<
   // The maximum, the difference, the exponential, the sum, the quotient (or its logarithm).
   softmax: ([y]) => 5 * sizeOf(y.shape),
   logSoftmax: ([y]) => 5 * sizeOf(y.shape),
+  // Of those, all but the quotient; with them, less the target, times the cotangent.
+  crossEntropy: (_, [x]) => 4 * sizeOf(x.shape),
+  crossEntropyGradient: ([y]) => 7 * sizeOf(y.shape),
   // Sum, difference, square and its sum, scaling.
   normalise: (_, [x]) => 5 * sizeOf(x.shape),
   maxPool: ([y], _ins, { window }) => sizeOf(y.shape) * sizeOf(window),

@@ -28,6 +28,8 @@ type Words = (attrs: Attrs, outs: readonly View[], ins: readonly View[]) => read
 /** Attributes of kernels that have some besides an expression, in the order their words are written. */
 const attrWords: Readonly<Record<string, Words>> = {
   cast: (_, [out], [x]) => [dtypeOf(out), dtypeOf(x)],
+  crossEntropy: a => [bitsOf(a.smoothing as number)],
+  crossEntropyGradient: a => [bitsOf(a.smoothing as number)],
   generateApply: a => [Number(a.base), Number(a.ragged)],
   generateGradients: a => [
     Number(a.base),

@@ -18,7 +18,7 @@ import {
 import { conv2d, matmul } from './matmul.js';
 import { normalise } from './normalise.js';
 import { lanesOf, reduce, shares } from './reduce.js';
-import type { Operand } from './source.js';
+import type { Access, Operand } from './source.js';
 
 /** As words, so that every bit pattern survives. */
 export function copy({ ins: [x], outs: [y], software }: Call): Pass[] {
@@ -90,35 +90,51 @@ function oneHot({ ins: [index], outs: [y] }: Call): Pass[] {
   ];
 }
 
+/** Rows of the first input, whose largest value and sum of exponentials `body` turns into what is stored. */
+function softmaxRows(call: Call, body: string, access: readonly Access[], generated: string): Pass[] {
+  const [x] = call.ins;
+  const length = x.shape.at(-1)!;
+  const rows = size(x) / length;
+  const { lanes, width } = shares(rows, length, call.software);
+  const exchange = lanesOf(call);
+  return [
+    {
+      ...exchange,
+      bodies: [...exchange.bodies, 'softmax', body],
+      constants: { ...exchange.constants, LANES: lanes, WIDTH: width },
+      params: { rows, length },
+      access: [rowwise('x', x), ...access],
+      generate: source => source.add(generated),
+      workgroups: Math.ceil(rows / (width / lanes)),
+    },
+  ];
+}
+/** An accessor by row and place in the last axis. */
+const rowwise = (name: string, operand: Operand, store?: Access['store']): Access => ({
+  name,
+  operand,
+  groups: [operand.shape.length - 1, 1],
+  store,
+});
+
 /** `result` says what is stored, from a value less the row's maximum and the sum of exponentials. */
 const softmaxWith =
   (result: string): Lowering =>
-  call => {
-    const {
-      ins: [x],
-      outs: [y],
-      software,
-    } = call;
-    const groups = [x.shape.length - 1, 1];
-    const length = x.shape.at(-1)!;
-    const rows = size(x) / length;
-    const { lanes, width } = shares(rows, length, software);
-    const exchange = lanesOf(call);
-    return [
-      {
-        ...exchange,
-        bodies: [...exchange.bodies, 'softmax'],
-        constants: { ...exchange.constants, LANES: lanes, WIDTH: width },
-        params: { rows, length },
-        access: [
-          { name: 'x', operand: x, groups },
-          { name: 'y', operand: y, groups, store: 'raw' },
-        ],
-        generate: source => source.add(`fn result(x: f32, sum: f32) -> f32 { return ${result}; }\n`),
-        workgroups: Math.ceil(rows / (width / lanes)),
-      },
-    ];
-  };
+  call =>
+    softmaxRows(
+      call,
+      'softmaxRow',
+      [rowwise('y', call.outs[0], 'raw')],
+      `fn result(x: f32, sum: f32) -> f32 { return ${result}; }\n`,
+    );
+
+function crossEntropy(call: Call): Pass[] {
+  const [, labels, g] = call.ins;
+  const [y] = call.outs;
+  const access = g ? [flat('g', g), rowwise('y', y, 'raw')] : [flat('y', y, 'raw')];
+  const generated = `const smoothing = f32(${call.attrs.smoothing});\n`;
+  return softmaxRows(call, call.kernel, [flat('label', labels), ...access], generated);
+}
 
 /** Sizes as the pooling bodies name them; `whole` is the image, `pooled` has one place per window. */
 export function poolSizes(
@@ -198,6 +214,8 @@ export const kernels: ReadonlyMap<string, Lowering> = new Map(
     cast,
     conv2d,
     copy,
+    crossEntropy,
+    crossEntropyGradient: crossEntropy,
     elementwise,
     generateApply,
     logSoftmax: softmaxWith('x - log(sum)'),
