@@ -13,7 +13,8 @@ const TARGET = join(ROOT, 'src/backends/webgpu/shaders.gen.ts');
 const bare = text =>
   text
     .replace(/\s*(\/\/.*)?\n\s*/g, '\n')
-    .replace(/ *([{}();,:=?*/+|&]) */g, '$1')
+    .replace(/ *([{}();,:=?*/+|&-]) */g, '$1')
+    .replaceAll('\n}', '}')
     .trimStart();
 
 /** The text of a constant that holds the shaders of a folder by name. */

@@ -9,7 +9,7 @@ fn evaluate(i: u32) {
     most = max(most, rows.y - rows.x);
   }
   for (var row = 0u; row < most; row += ROWS) {
-    // Set to zero by hand: SwiftShader does it for the first round only.
+    // Set to zero by hand: software drivers do it for the first round only.
     var sum: array<f32, TASKS * ROWS>;
     for (var s = 0u; s < TASKS * ROWS; s++) { sum[s] = 0.0; }
     for (var k = 0u; k < params.depth; k++) {

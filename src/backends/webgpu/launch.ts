@@ -91,7 +91,7 @@ function oneHot({ ins: [index], outs: [y] }: Call): Pass[] {
 }
 
 /** Rows of the first input, whose largest value and sum of exponentials `body` turns into what is stored. */
-function softmaxRows(call: Call, body: string, access: readonly Access[], generated: string): Pass[] {
+export function softmaxRows(call: Call, body: string, access: readonly Access[], generated: string): Pass[] {
   const [x] = call.ins;
   const length = x.shape.at(-1)!;
   const rows = size(x) / length;
@@ -110,7 +110,7 @@ function softmaxRows(call: Call, body: string, access: readonly Access[], genera
   ];
 }
 /** An accessor by row and place in the last axis. */
-const rowwise = (name: string, operand: Operand, store?: Access['store']): Access => ({
+export const rowwise = (name: string, operand: Operand, store?: Access['store']): Access => ({
   name,
   operand,
   groups: [operand.shape.length - 1, 1],
@@ -127,14 +127,6 @@ const softmaxWith =
       [rowwise('y', call.outs[0], 'raw')],
       `fn result(x: f32, sum: f32) -> f32 { return ${result}; }\n`,
     );
-
-function crossEntropy(call: Call): Pass[] {
-  const [, labels, g] = call.ins;
-  const [y] = call.outs;
-  const access = g ? [flat('g', g), rowwise('y', y, 'raw')] : [flat('y', y, 'raw')];
-  const generated = `const smoothing = f32(${call.attrs.smoothing});\n`;
-  return softmaxRows(call, call.kernel, [flat('label', labels), ...access], generated);
-}
 
 /** Sizes as the pooling bodies name them; `whole` is the image, `pooled` has one place per window. */
 export function poolSizes(
@@ -214,8 +206,6 @@ export const kernels: ReadonlyMap<string, Lowering> = new Map(
     cast,
     conv2d,
     copy,
-    crossEntropy,
-    crossEntropyGradient: crossEntropy,
     elementwise,
     generateApply,
     logSoftmax: softmaxWith('x - log(sum)'),

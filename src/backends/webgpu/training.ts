@@ -14,7 +14,7 @@ import {
   size,
   streaming,
 } from './kernel.js';
-import { copy, kernels, poolSizes, takeGroups } from './launch.js';
+import { copy, kernels, poolSizes, rowwise, softmaxRows, takeGroups } from './launch.js';
 import { conv2dFilter, conv2dInput, raggedOuter } from './matmul.js';
 import { shaders, trainingShaders } from './shaders.gen.js';
 import { PassTimer } from './timer.js';
@@ -101,6 +101,14 @@ function machine(call: Call): Pass[] {
   return new Array<Pass>(repeats).fill(modes[mode]());
 }
 
+function crossEntropy(call: Call): Pass[] {
+  const [, labels, g] = call.ins;
+  const [y] = call.outs;
+  const access = g ? [flat('g', g), rowwise('y', y, 'raw')] : [flat('y', y, 'raw')];
+  const generated = `const smoothing = f32(${call.attrs.smoothing});\n`;
+  return softmaxRows(call, call.kernel, [flat('label', labels), ...access], generated);
+}
+
 /** Every kernel there is, and steps that are made ready once. */
 export const whole: Parts = {
   kernels: new Map<string, Lowering>([
@@ -108,6 +116,8 @@ export const whole: Parts = {
     ...Object.entries({
       conv2dFilter,
       conv2dInput,
+      crossEntropy,
+      crossEntropyGradient: crossEntropy,
       generateGradients,
       machine,
       maxPoolScatter,
