@@ -14,7 +14,7 @@ const bare = text =>
   text
     .replace(/\s*(\/\/.*)?\n\s*/g, '\n')
     .replace(/ *([{}();,:=?*/+|&-]) */g, '$1')
-    .replaceAll('\n}', '}')
+    .replace(/\n(?=})|(?<={)\n/g, '')
     .trimStart();
 
 /** The text of a constant that holds the shaders of a folder by name. */
