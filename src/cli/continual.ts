@@ -1,4 +1,5 @@
 /** `train` and `eval` of tasks that are learned one after the other: MNIST alone, split and permuted. */
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BackendName, init } from '../backends/init.js';
 import { ArgumentError } from '../core/errors.js';
@@ -268,6 +269,7 @@ export async function trainSequence(
   };
   const backend = await init({ backend: options.backend, threads: options.threads });
   try {
+    await mkdir(out, { recursive: true });
     const run = runOf(settings);
     const start = file
       ? unpacked(run, file, checkpoint)

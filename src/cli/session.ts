@@ -1,5 +1,4 @@
 /** One training as the command line runs it: with a bar, the losses and a checkpoint in its folder, until interrupted. */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError } from '../core/errors.js';
 import { loadSafetensors, saveSafetensors } from '../io/files.js';
@@ -51,12 +50,11 @@ export function checkStep(from: number, steps: number, origin: string): void {
   if (from > steps) throw new CheckpointError(`${origin} is at step ${from} of a run of ${steps}`);
 }
 
-/** Runs the training. Rejects with the signal's reason once it aborts, a checkpoint being saved. */
+/** Runs the training in a folder that exists. Rejects with the signal's reason once it aborts, a checkpoint being saved. */
 export async function runSession<S extends { readonly step: number }>(
   session: Session<S>,
 ): Promise<Trained<S>> {
   const { out, label, steps, from, signal } = session;
-  await mkdir(out, { recursive: true });
   const metrics = new Metrics(join(out, 'metrics.jsonl'));
   if (session.resume) metrics.resume(from.step);
   const bar = progress({ total: steps, done: from.step, label });

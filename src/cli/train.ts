@@ -1,4 +1,5 @@
 /** `weightloom train TASK`: trains, evaluates on unseen tasks before and after, and keeps a checkpoint to resume from. */
+import { mkdir } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { type BackendName, init } from '../backends/init.js';
 import type { Safetensors } from '../io/safetensors.js';
@@ -106,6 +107,7 @@ export async function trainTask(task: string, options: TrainOptions, signal: Abo
 
   const backend = await init({ backend: options.backend, threads: options.threads });
   try {
+    await mkdir(out, { recursive: true });
     const start = startOf(recipe, settings);
     const from = file ? unpackState(start, file, checkpoint) : start;
     checkStep(from.step, steps, checkpoint);
