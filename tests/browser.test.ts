@@ -25,7 +25,7 @@ describe.skipIf(!findChromium() && !process.env.CI)('in Chromium', () => {
   });
   afterAll(() => visit?.end());
 
-  /** Calls a function of the page's bundle. */
+  /** Calls a function of the page's bundle, which is a global there that the types of this side do not know. */
   const call = <K extends keyof typeof Page>(name: K, ...args: Parameters<(typeof Page)[K]>) =>
     visit.page.evaluate(([name, args]) => (globalThis as any).page[name](...args), [
       name,

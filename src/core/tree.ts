@@ -17,7 +17,9 @@ export abstract class Opaque {
   }
 }
 
-const isBranch = (x: unknown): x is Record<string, unknown> | readonly unknown[] => {
+/** An array is one too: its keys are its indices. */
+type Branch = Readonly<Record<string, unknown>>;
+const isBranch = (x: unknown): x is Branch => {
   if (typeof x !== 'object' || x === null) return false;
   if (Array.isArray(x)) return true;
   const proto = Object.getPrototypeOf(x);
@@ -62,8 +64,8 @@ function walk(
   const visit = (k: string) =>
     walk(
       path ? `${path}.${k}` : k,
-      (first as any)[k],
-      rest.map(r => (r as any)[k]),
+      first[k],
+      rest.map(r => (r as Branch)[k]),
       f,
       named,
     );
