@@ -257,6 +257,40 @@ describe('validation', () => {
     expect(whole.last.step).toBe(20);
   });
 
+  test('a run that was killed at any step goes on to the same end', async () => {
+    const run = training();
+    const start = meta.initialState(tensor(Float32Array.of(0)), run.optimiser);
+    const score = async (w: Tensor) => Math.abs((await w.data())[0] - 1.9);
+    const kept: { step: number; score: number; w: number }[] = [];
+    const ended = await meta.trainValidated(
+      run,
+      start,
+      {
+        every: 3,
+        patience: 2,
+        score,
+        onBest: async best => void kept.push({ ...best, w: (await best.params.data())[0] }),
+      },
+      { steps: 300 },
+    );
+    expect(kept.length).toBeGreaterThan(3);
+    for (let cut = 1; cut < ended.last.step; cut++) {
+      const last = await meta.train(run, start, { steps: cut });
+      // A run that is killed at a look has not got to it.
+      const { w, ...known } = kept.findLast(({ step }) => step < cut)!;
+      const best = { ...known, params: tensor(Float32Array.of(w)), optimiser: last.optimiser };
+      const again = await meta.trainValidated(
+        run,
+        last,
+        { every: 3, patience: 2, score, best },
+        { steps: 300 },
+      );
+      expect(again.last.step).toBe(ended.last.step);
+      expect([again.best.step, again.best.score]).toEqual([ended.best.step, ended.best.score]);
+      expect(values(again.best.params)).toEqual(values(ended.best.params));
+    }
+  });
+
   test('refuses a look every 0 steps and no patience', async () => {
     const run = training();
     const start = meta.initialState(tensor(Float32Array.of(0)), run.optimiser);

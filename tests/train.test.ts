@@ -208,6 +208,39 @@ describe('resuming', () => {
     expect(JSON.parse(resumed.stdout).after).toEqual(JSON.parse(straight.stdout).after);
   });
 
+  test('with validation: the best look is kept, ends the run, is what counts, and outlives a kill', async () => {
+    const [whole, cut] = [folder(), folder()];
+    const args = ['train', 'sinusoid', ...quick, '--seed', '5', '--steps', '4000'];
+    const watch = ['--validate', '40', '--patience', '2'];
+    const straight = await json(...args, ...watch, '--out', whole);
+    const { step: last } = readSafetensors(readFileSync(checkpointIn(whole))).metadata;
+    expect(straight.checkpoint).toBe(join(whole, 'best.safetensors'));
+    expect(Number(last)).toBeLessThan(4000);
+    expect(straight.best.step).toBe(Number(last) - 80);
+    const again = await json('eval', ...quick, '--checkpoint', straight.checkpoint);
+    expect(again).toEqual({ task: 'sinusoid', method: 'hypernet', ...straight.after });
+
+    const { child, ended } = begin([...args, ...watch, '--out', cut]);
+    await untilSaved(cut, ended);
+    child.kill('SIGKILL');
+    await ended;
+    const resumed = await weightloom('train', 'sinusoid', ...quick, '--out', cut, '--resume', '--json');
+    expect(resumed.stderr).toContain(`validation after ${last} steps: mse`);
+    const { after, best } = JSON.parse(resumed.stdout);
+    expect({ after, best }).toEqual({ after: straight.after, best: straight.best });
+    for (const name of ['best.safetensors', 'checkpoint.safetensors'])
+      expect(contents(cut)[name] === contents(whole)[name], name).toBe(true);
+
+    for (const wrong of [
+      ['sinusoid', '--patience', '2'],
+      ['split-mnist', '--validate', '5'],
+    ]) {
+      const { code, stderr } = await weightloom('train', ...wrong);
+      expect(stderr).toContain('--validate');
+      expect(code).toBe(2);
+    }
+  });
+
   test('SIGINT saves, exits 130 and says so; the run can go on', async () => {
     const out = folder();
     const { child, ended } = begin([

@@ -119,6 +119,8 @@ export interface RecipeOptions {
   readonly ways?: number;
   /** Numbers of context of CAVIA; 4 unless given. */
   readonly context?: number;
+  /** Given where validation tasks are looked at: classes are then held out for them. */
+  readonly validate?: number;
 }
 
 /** Tasks that are learned one after the other, or one alone: see `trainSequence`. */
@@ -435,6 +437,9 @@ function embeddingFor(inShape: readonly number[]): Layer {
   return serial(flatten(inShape.length), dense(64), relu, dense(64, { gain: 1 }));
 }
 
+/** Characters held out for validation where there is one, as in the list of Snell et al. 2017: 1028, 172, 423. */
+const HELD_OUT = 172;
+
 /** Ways of learning that compare classes, whatever their number. */
 const COMPARING: readonly Method[] = ['hypernet', 'protonet', 'hypertransformer', 'hypertransformer-logits'];
 
@@ -442,13 +447,13 @@ const COMPARING: readonly Method[] = ['hypernet', 'protonet', 'hypertransformer'
  * 1-shot tasks of unseen characters, 5-way unless told. Learners that compare classes train with 30 of them at a time, or
  * 60 for tests of 20 ways or more, which is harder and so teaches more (Snell et al. 2017).
  */
-function omniglotRecipe({ method, protocol, data, ways = 5 }: RecipeOptions): Recipe {
+function omniglotRecipe({ method, protocol, data, ways = 5, validate }: RecipeOptions): Recipe {
   const own = data !== undefined && basename(resolve(data)) === 'omniglot';
   const root = own ? dirname(resolve(data)) : data;
   if (protocol !== 'vinyals' && protocol !== 'lake') return oneShotRuns(method, protocol, root);
   const omniglot = loadOmniglot(root);
   omniglot.preload();
-  const split = { split: protocol };
+  const split = { split: protocol, validation: validate === undefined ? 0 : HELD_OUT };
   const testing = omniglotEpisodes(omniglot, { ...split, ways });
   const recipe = classification(testing, method);
   const { train, test } = omniglotClasses(omniglot, split);

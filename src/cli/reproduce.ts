@@ -95,6 +95,8 @@ async function trainJob(job: Job, key: string, options: Options, signal: AbortSi
     protocol: undefined,
     ways: undefined,
     context: undefined,
+    validate: undefined,
+    patience: undefined,
     steps: undefined,
     tasks: TEST_TASKS,
     threads: options.threads,

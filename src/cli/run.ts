@@ -27,6 +27,10 @@ export interface Settings {
   readonly ways?: number;
   /** Numbers a task may adapt, for methods that have a context. */
   readonly context?: number;
+  /** Steps between two looks at validation tasks, where the best look is what counts. */
+  readonly validate?: number;
+  /** Looks without improvement that end the training. */
+  readonly patience?: number;
 }
 
 /** A figure with its interval, in the unit of `metric`. */
@@ -72,7 +76,7 @@ export function settingsOf({ metadata }: Safetensors, origin: string): Settings 
   };
   const whole = (text: string) =>
     /^\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined;
-  const optional = (name: 'ways' | 'context') =>
+  const optional = (name: 'ways' | 'context' | 'validate' | 'patience') =>
     metadata[name] === undefined ? {} : { [name]: field(name, whole) };
   return {
     task: field('task', text => text || undefined),
@@ -82,6 +86,8 @@ export function settingsOf({ metadata }: Safetensors, origin: string): Settings 
     seed: field('seed', whole),
     ...optional('ways'),
     ...optional('context'),
+    ...optional('validate'),
+    ...optional('patience'),
   };
 }
 
@@ -103,18 +109,25 @@ export function checkGiven(given: Readonly<Record<string, unknown>>, settings: o
   }
 }
 
-/** The learner's score on the first `tasks` unseen tasks of a seed. Rejects with the signal's reason if it aborts. */
+/**
+ * The learner's score on the first `tasks` unseen tasks of a seed, of the test unless told. Rejects with the signal's
+ * reason if it aborts.
+ */
 export async function evaluateOn(
   { testing }: Recipe,
   learner: Learner,
   params: unknown,
-  { tasks, seed, signal }: { tasks: number; seed: number; signal?: AbortSignal },
+  {
+    tasks,
+    seed,
+    split = 'test',
+    signal,
+  }: { tasks: number; seed: number; split?: 'validation' | 'test'; signal?: AbortSignal },
 ): Promise<Scored> {
-  const { family, tasks: batchTasks, shots, queries, fixed } = testing;
+  const { family, tasks: batchTasks, shots, queries, fixed: official } = testing;
+  const fixed = split === 'test' ? official : undefined;
   const draw = (first: number, count: number): Episodes =>
-    fixed
-      ? toEpisodes(fixed)
-      : drawEpisodes(family, { split: 'test', seed, first, tasks: count, shots, queries });
+    fixed ? toEpisodes(fixed) : drawEpisodes(family, { split, seed, first, tasks: count, shots, queries });
   const size = fixed ? { tasks: fixed.tasks, batchTasks: fixed.tasks } : { tasks, batchTasks };
   const scores = await evaluate(queryScores(learner, family.outSize), params, draw, { ...size, signal });
   return { result: { metric: metricOf(family), ...summarise(scores) }, scores };

@@ -17,6 +17,8 @@ export const resumed = async (resume: boolean, out: string): Promise<Safetensors
 /** What the trainer reports to. */
 export interface Reports<S> {
   readonly signal: AbortSignal;
+  /** Writes a line of its own beside the progress. */
+  readonly note: (line: string) => void;
   readonly onLosses: (first: number, losses: Float32Array) => void;
   readonly onZeroGradients: (steps: number, paths: readonly string[]) => void;
   readonly onCheckpoint: (state: S) => Promise<void>;
@@ -63,12 +65,13 @@ export async function runSession<S extends { readonly step: number }>(
   try {
     end = await session.train({
       signal,
+      note: bar.note,
       onLosses: (first, losses) => {
         metrics.add(first, losses);
         bar.update(first + losses.length, losses.at(-1));
       },
       onZeroGradients: (count, paths) =>
-        console.error(`no gradient in the first ${count} steps: ${paths.join(', ')} (left as they were)`),
+        bar.note(`no gradient in the first ${count} steps: ${paths.join(', ')} (left as they were)`),
       onCheckpoint: async state => {
         const { tensors, metadata } = await session.pack(state);
         await metrics.save();
@@ -84,5 +87,5 @@ export async function runSession<S extends { readonly step: number }>(
       `interrupted after step ${end.step} of ${steps}; --resume goes on from ${checkpointIn(out)}`,
     );
   signal.throwIfAborted();
-  return { end, metrics, seconds, stepsPerSecond: (steps - from.step) / seconds };
+  return { end, metrics, seconds, stepsPerSecond: (end.step - from.step) / seconds };
 }

@@ -2,8 +2,16 @@
 import { mkdir } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { type BackendName, init } from '../backends/init.js';
+import { ArgumentError } from '../core/errors.js';
 import type { Safetensors } from '../io/safetensors.js';
-import { drawEpisodes, packState, train, trainingLoss, unpackState } from '../meta/index.js';
+import {
+  drawEpisodes,
+  packState,
+  train,
+  trainingLoss,
+  unpackState,
+  type ValidatedBest,
+} from '../meta/index.js';
 import { type Arguments, flag, integer, oneOf, parse, text } from './args.js';
 import { isSequence, sequenceSummary, trainSequence } from './continual.js';
 import { drawUnseen } from './figure.js';
@@ -20,6 +28,7 @@ import {
   startOf,
 } from './run.js';
 import { checkpointIn, checkStep, resumed, runSession } from './session.js';
+import { bestIn, trainWatched } from './validation.js';
 
 /** Tasks of an evaluation, as in Finn et al. 2017. */
 export const TEST_TASKS = 600;
@@ -39,6 +48,8 @@ export const trainSpec = {
     ways: integer(2, undefined),
     context: integer(1, undefined),
     tasks: integer(2, TEST_TASKS),
+    validate: integer(1, undefined),
+    patience: integer(1, undefined),
     out: text('a folder', undefined),
     resume: flag(),
     json: flag(),
@@ -63,6 +74,12 @@ export interface TrainResult {
   readonly baseline?: Result & { readonly name: string };
   /** Further figures of tasks that have some: nats to the exact posterior, the variance of drawn weights. */
   readonly figures?: readonly Result[];
+  /**
+   * Where validation tasks were looked at: the step of the best look, whose parameters `after` and the rest are of, and
+   * its error, or minus its accuracy.
+   */
+  readonly best?: { readonly step: number; readonly score: number };
+  /** The file `eval` repeats `after` from. */
   readonly checkpoint: string;
 }
 
@@ -76,6 +93,8 @@ export async function trainCommand(args: string[]): Promise<number> {
   try {
     const print = <R>(result: R, summary: (result: R) => string) =>
       console.log(options.json ? JSON.stringify(result) : summary(result));
+    if (isSequence(task) && options.validate !== undefined)
+      throw new ArgumentError(`train: --validate is for tasks drawn at random; expected none for ${task}`);
     if (isSequence(task)) print(await trainSequence(task, options, interrupt.signal), sequenceSummary);
     else print((await trainTask(task, options, interrupt.signal)).result, summary);
     return 0;
@@ -118,6 +137,9 @@ export async function trainTask(task: string, options: TrainOptions, signal: Abo
     console.error(`before training: ${describeResult(before)}`);
 
     const metadata = metadataOf(recipe, settings);
+    const training = trainingOf(recipe, settings);
+    const { validate } = settings;
+    let best: ValidatedBest<unknown> | undefined;
     const { end, metrics, seconds, stepsPerSecond } = await runSession({
       out,
       label: `${recipe.task} ${method} on ${backend.name}`,
@@ -125,18 +147,32 @@ export async function trainTask(task: string, options: TrainOptions, signal: Abo
       from,
       resume: options.resume,
       signal,
-      train: reports => train(trainingOf(recipe, settings), from, { steps, ...reports }),
+      train: async reports => {
+        if (validate === undefined) return train(training, from, { steps, ...reports });
+        const watched = {
+          recipe,
+          settings: { ...settings, validate },
+          out,
+          start,
+          from,
+          resume: options.resume,
+        };
+        const ended = await trainWatched(watched, training, reports);
+        best = ended.best;
+        return ended.last;
+      },
       pack: state => packState(state, metadata),
     });
-    const { result: after, scores } = await score(end.params);
+    const { params } = best ?? end;
+    const { result: after, scores } = await score(params);
     const { baseline, figures } = recipe;
     const plainer = baseline && {
       name: baseline.name,
-      ...(await score(end.params, baseline.learner)).result,
+      ...(await score(params, baseline.learner)).result,
     };
     if (plainer) console.error(`${plainer.name} of the same embedding: ${describeResult(plainer)}`);
     if (recipe.task === 'sinusoid')
-      await drawUnseen(join(out, 'sinusoid'), recipe, end.params, metrics, {
+      await drawUnseen(join(out, 'sinusoid'), recipe, params, metrics, {
         before,
         after,
         method,
@@ -153,8 +189,9 @@ export async function trainTask(task: string, options: TrainOptions, signal: Abo
       before,
       after,
       ...(plainer && { baseline: plainer }),
-      ...(figures && { figures: await figures(end.params, which) }),
-      checkpoint,
+      ...(figures && { figures: await figures(params, which) }),
+      ...(best && { best: { step: best.step, score: best.score } }),
+      checkpoint: best ? bestIn(out) : checkpoint,
     };
     return { result, scores };
   } finally {
@@ -169,7 +206,9 @@ function chosen(
   file: Safetensors | null,
   origin: string,
 ): Omit<Settings, 'steps'> {
-  const { method, protocol, steps, seed, ways, context } = options;
+  const { method, protocol, steps, seed, ways, context, validate, patience } = options;
+  if (patience !== undefined && validate === undefined && !file)
+    throw new ArgumentError('train: --patience counts looks of --validate; expected both');
   if (!file)
     return {
       method: method ?? methodOf(task),
@@ -177,10 +216,12 @@ function chosen(
       seed: seed ?? 0,
       ways,
       context,
+      validate,
+      patience,
     };
   const { task: recorded, ...settings } = settingsOf(file, origin);
   checkGiven(
-    { task: taskName(task), method, protocol, steps, seed, ways, context },
+    { task: taskName(task), method, protocol, steps, seed, ways, context, validate, patience },
     { task: recorded, ...settings },
     origin,
   );
@@ -213,6 +254,7 @@ const summary = (r: TrainResult): string =>
     `${r.task}, ${r.method}, ${r.backend}: ${r.steps} steps, ${r.seconds.toFixed(1)} s, ${r.stepsPerSecond.toFixed(1)} steps/s`,
     `before      ${describeResult(r.before)}`,
     `after       ${describeResult(r.after)}`,
+    ...(r.best ? [`            of the best look at validation tasks, after ${r.best.step} steps`] : []),
     ...(r.baseline ? [`${r.baseline.name} ${describeResult(r.baseline)}`] : []),
     ...(r.figures ?? []).map(figure => `            ${describeResult(figure)}`),
     `checkpoint  ${r.checkpoint}`,

@@ -51,4 +51,4 @@ export { type NoiseLearner, type NoiseOptions, noiseLearner } from './noise.js';
 export { type RidgeParams, ridgeLearner } from './ridge.js';
 export { type CurveOptions, type CurvePoint, paired, type Start, startCurve } from './starts.js';
 export { initialState, type Training, type TrainingState, type TrainOptions, train } from './trainer.js';
-export { trainValidated, type ValidatedState, type Validation } from './validate.js';
+export { trainValidated, type ValidatedBest, type ValidatedState, type Validation } from './validate.js';

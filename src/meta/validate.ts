@@ -11,46 +11,63 @@ export interface Validation<P> {
   readonly score: (params: P) => Promise<number>;
   /** Told of every look. */
   readonly onScore?: (step: number, score: number) => void;
+  /** Given the state of every look that is better than all before it, to keep; training waits for the promise. */
+  readonly onBest?: (best: ValidatedBest<P>) => Promise<void>;
+  /** Of a run that is resumed: the best look so far, as `onBest` was given it. */
+  readonly best?: ValidatedBest<P>;
+}
+
+/** The state of a run at its best look, and the score there. */
+export interface ValidatedBest<P> extends TrainingState<P> {
+  readonly score: number;
 }
 
 /** How a run with validation ended. */
 export interface ValidatedState<P> {
   /** Where training stopped: what a resumed run goes on from. */
   readonly last: TrainingState<P>;
-  /** The parameters of the best look. Equal to `last`'s where that was the best. */
-  readonly best: { readonly params: P; readonly step: number; readonly score: number };
+  /** The best look. Equal to `last` where that was the best. */
+  readonly best: ValidatedBest<P>;
 }
 
 /**
  * Trains as `train` does and keeps the parameters that are best on validation tasks; ends early where they have not
- * become better for `patience` looks. Test tasks are never touched. Rejects as `train` does, with ArgumentError if
- * `every` or `patience` is no number of steps or looks >= 1, and as `score` does.
+ * become better for `patience` looks. Test tasks are never touched. A run that was cut and goes on from its last state
+ * and its best one ends as if it had not been. Rejects as `train` does, with ArgumentError if `every` or `patience` is
+ * no number of steps or looks >= 1, and as `score` and `onBest` do.
  */
 export async function trainValidated<P, B>(
   training: Training<P, B>,
   start: TrainingState<P>,
-  { every, patience = Infinity, score, onScore }: Validation<P>,
+  { every, patience = Infinity, score, onScore, onBest, best: known }: Validation<P>,
   options: TrainOptions<P>,
 ): Promise<ValidatedState<P>> {
   if (!(Number.isSafeInteger(every) && every >= 1) || !(patience >= 1))
     throw new ArgumentError(
       `trainValidated: every and patience must be at least 1, got ${every} and ${patience}`,
     );
-  const look = async ({ params, step }: TrainingState<P>) => {
-    const value = await score(params);
-    onScore?.(step, value);
-    return value;
+  const { steps, signal, onZeroGradients } = options;
+  const staleAt = (step: number, best: ValidatedBest<P>) => Math.floor((step - best.step) / every);
+  const look = async (state: TrainingState<P>, best?: ValidatedBest<P>): Promise<ValidatedBest<P>> => {
+    const value = await score(state.params);
+    onScore?.(state.step, value);
+    if (best && !(value < best.score)) return best;
+    const better = { ...copied(state), score: value };
+    await onBest?.(better);
+    if (best && best !== known) discard(best);
+    return better;
   };
   let last = start;
-  let best = { params: copied(start.params), step: start.step, score: await look(start) };
-  for (let stale = 0; last.step < options.steps && stale < patience && !options.signal?.aborted; ) {
-    const steps = Math.min(options.steps, (Math.floor(last.step / every) + 1) * every);
+  // A run that was cut between two looks has none to repeat; one that was cut at a look may not have got to it.
+  let best = known && start.step % every !== 0 ? known : await look(start, known);
+  while (last.step < steps && staleAt(last.step, best) < patience && !signal?.aborted) {
+    const until = Math.min(steps, (Math.floor(last.step / every) + 1) * every);
     const before = last;
-    last = await train(training, before, { ...options, steps });
+    // The alarm counts from the start of the run, not from each look.
+    const alarm = before === start ? onZeroGradients : undefined;
+    last = await train(training, before, { ...options, onZeroGradients: alarm, steps: until });
     if (before !== start) discard(before);
-    const value = await look(last);
-    stale = value < best.score ? 0 : stale + 1;
-    if (stale === 0) best = { params: copied(last.params), step: last.step, score: value };
+    if (last.step === until) best = await look(last, best);
   }
   return { last, best };
 }
