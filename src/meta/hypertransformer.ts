@@ -9,11 +9,13 @@ import {
   broadcastTo,
   concat,
   linear,
+  mean,
   normal,
   relu,
   reshape,
   slice,
   split,
+  squeeze,
   transpose,
   zeros,
 } from '../ops/index.js';
@@ -27,7 +29,7 @@ export interface HyperTransformerOptions {
   readonly channels?: number;
   /** Its convolutions, each followed by a 2x2 maximum; 4 unless given. */
   readonly blocks?: number;
-  /** 'all' (default): filters and logits; 'logits': the logits alone, filters being learned once for all tasks. */
+  /** 'all' (default): every layer; 'logits': the last alone, filters and norms being learned once for all tasks. */
   readonly generate?: 'all' | 'logits';
   /** What every generator sees of an image beside the network's own activations; `conv4(32)` unless given. */
   readonly features?: Layer;
@@ -40,21 +42,22 @@ export interface HyperTransformerOptions {
 /** Parameters of `hyperTransformer`. */
 export interface HyperTransformerParams {
   readonly features: any;
-  /** One for each convolution: the part of its parameters all tasks share, and what generates the rest of its filters. */
+  /** One for each convolution and norm: the part of its parameters all tasks share, and what generates the rest. */
   readonly blocks: readonly { readonly shared: any; readonly generator?: any }[];
   readonly logits: { readonly token: any; readonly mix: any; readonly delta: any; readonly logScale: Tensor };
 }
 
 /**
  * HyperTransformer (Zhmoginov, Sandler, Vladymyrov, ICML 2022): a small convolutional network per task, generated layer
- * by layer. A layer's transformer reads one token per support image (features of the image, and what the layers
- * generated so far make of it) and one learned token per filter, whose output becomes that filter's weights, added to
- * filters that all tasks share. The logits layer reads one token per class and adds to the class's mean, as
- * `generatedClassifier` does. Query images go through the generated network alone, images of 28 x 28 as 8 numbers.
+ * by layer. A layer's transformer reads one token per support image (features of the image, and the mean over pixels of
+ * what the layers generated so far make of it) and one learned token per filter, whose output becomes that filter's
+ * weights and the scale and shift of its channel's norm, added to those that all tasks share. The logits layer reads one
+ * token per class and adds to the class's mean, as `generatedClassifier` does. Query images go through the generated
+ * network alone, images of 28 x 28 as 8 numbers.
  *
- * In place of the paper's label encodings a class's token is the mean of its images' tokens, so that the number of
- * classes may vary and their order does not matter; norms are per image, so nothing is transductive. Throws
- * ArgumentError where the blocks leave nothing of an image.
+ * Unlike the paper's, norms are generated. In place of its label encodings a class's token is the mean of its images'
+ * tokens, so that the number of classes may vary and their order does not matter; norms are per image, so nothing is
+ * transductive. Throws ArgumentError where the blocks leave nothing of an image.
  */
 export function hyperTransformer(
   inShape: Shape,
@@ -82,7 +85,7 @@ export function hyperTransformer(
   // A layer's filters start with the variance of He et al. 2015, a tenth of it generated: mix's rows have variance 1.
   const share = 0.1;
   const fanIn = (l: number) => 9 * shapes[l][2];
-  const filters = (l: number) => dense(fanIn(l), { gain: (2 * share) / fanIn(l), bias: false });
+  const unit = (l: number) => dense(fanIn(l) + 2, { gain: (2 * share) / fanIn(l), bias: false });
   const delta = dense(made + 1, { gain: 0 });
   const flat = flatten(3);
 
@@ -91,37 +94,44 @@ export function hyperTransformer(
       const keys = split(key, 4);
       return {
         slots: normal(keys[0], [channels, width]),
-        token: token.init(keys[1], [seen + sizeOf(shapes[l])]),
+        token: token.init(keys[1], [seen + shapes[l][2]]),
         mix: mix.init(keys[2], [width]),
-        filters: filters(l).init(keys[3], [width]),
+        unit: unit(l).init(keys[3], [width]),
       };
     },
-    /** [T, 3, 3, in, channels] from what the support images `[T, S, ...]` look like. */
-    apply: (params: any, images: Tensor, l: number): Tensor => {
+    /** The layer of each task's network, from the tokens of its support images `[T, S, ...]`. */
+    apply: ({ shared, generator: own }: any, images: Tensor, l: number) => {
       const [T] = images.shape;
-      const slots = broadcastTo(params.slots, [T, channels, width]);
-      const rows = mix.apply(params.mix, concat([slots, token.apply(params.token, images)], 1));
-      const w = filters(l).apply(params.filters, slice(rows, 1, 0, channels));
-      return reshape(transpose(w), [T, 3, 3, shapes[l][2], channels]);
+      const slots = broadcastTo(own.slots, [T, channels, width]);
+      const rows = mix.apply(own.mix, concat([slots, token.apply(own.token, images)], 1));
+      const units = unit(l).apply(own.unit, slice(rows, 1, 0, channels));
+      const w = reshape(transpose(slice(units, 2, 0, fanIn(l))), [T, 3, 3, shapes[l][2], channels]);
+      const last = (i: number) => squeeze(slice(units, 2, fanIn(l) + i, fanIn(l) + i + 1), 2);
+      const [conv, pool, norm] = shared.layers;
+      return {
+        layers: [
+          { ...conv, w: add(conv.w, w) },
+          pool,
+          { scale: add(norm.scale, last(0)), shift: add(norm.shift, last(1)) },
+        ],
+      };
     },
   };
 
   /** The task's network: parameters of its blocks, and the support set's embedding. */
-  const generateBlocks = (params: HyperTransformerParams, x: Tensor, shared: Tensor) => {
+  const generateBlocks = (params: HyperTransformerParams, x: Tensor, features: Tensor) => {
     let z = x;
     const theta = params.blocks.map((own, l) => {
-      const [conv, ...rest] = own.shared.layers;
-      const w = own.generator
-        ? add(conv.w, generator.apply(own.generator, concat([shared, flat.apply({}, z)], -1), l))
-        : conv.w;
-      const made = { layers: [{ ...conv, w }, ...rest] };
-      z = applyBlock(made, z, l);
-      return made;
+      const input = intoBlock(z, l);
+      const tokens = concat([features, mean(input, [-3, -2])], -1);
+      const layer = own.generator ? generator.apply(own, tokens, l) : own.shared;
+      z = block.apply(layer, input);
+      return layer;
     });
     return { theta, embedded: flat.apply({}, z) };
   };
   /** The relu before a block rather than behind it: the last one's output may point anywhere. */
-  const applyBlock = (theta: any, z: Tensor, l: number): Tensor => block.apply(theta, l === 0 ? z : relu(z));
+  const intoBlock = (z: Tensor, l: number): Tensor => (l === 0 ? z : relu(z));
 
   const classifier = (params: HyperTransformerParams, shared: Tensor, z: Tensor, y: Tensor, ways: number) => {
     const { logits } = params;
@@ -152,7 +162,7 @@ export function hyperTransformer(
       const shared = features.apply(params.features, shown);
       const { theta, embedded } = generateBlocks(params, shown, shared);
       const { w, b } = classifier(params, shared, embedded, y, ways);
-      const z = theta.reduce((h, own, l) => applyBlock(own, h, l), x);
+      const z = theta.reduce((h, own, l) => block.apply(own, intoBlock(h, l)), x);
       return linear(flat.apply({}, z), w, b);
     },
   };
