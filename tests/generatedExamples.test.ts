@@ -74,6 +74,21 @@ describe('examples', () => {
   );
 
   it(
+    'tell what is wrong: a cut, the order of derivative, dead parameters, input that is not used',
+    () => {
+      const { whole, copied, orders, dead, effectiveRank, use } = run('diagnose');
+      expect(new Set(whole)).toEqual(new Set([null]));
+      for (const cut of copied) expect(cut).toContain('stopGradient');
+      expect(orders).toEqual([2, 2, 2, 2]);
+      expect(dead).toContain('condition.layers.0.w');
+      expect(dead).not.toContain('head.base');
+      expect(effectiveRank).toBeGreaterThan(1);
+      expect(use.others).toBeGreaterThan(1.2 * use.own);
+    },
+    LIMIT,
+  );
+
+  it(
     "export one task's network, which answers as the generated one",
     () => {
       const { weights, bytes, difference } = run('export');

@@ -12,8 +12,10 @@ import {
   key,
   mean,
   mul,
+  nn,
   normal,
   relu,
+  reshape,
   serial,
   slice,
   square,
@@ -225,10 +227,19 @@ describe('on ref', () => {
       );
   });
 
-  test('an image is embedded the same whatever else is in its batch', () => {
+  test('an image is embedded the same whatever else is in its batch, unless norms are by the batch', () => {
     const embedding = conv4(3);
     const params = embedding.init(key(1), [16, 16, 1]);
     const images = normal(key(2), [3, 16, 16, 1]);
+    const transductive = prototypes(conv4(3, { norm: nn.batchNorm }), [16, 16, 1]);
+    const support = { x: normal(key(3), [1, 2, 16, 16, 1]), y: tensor(Int32Array.of(0, 1), [1, 2]) };
+    const asked = (n: number) => reshape(slice(images, 0, 0, n), [1, n, 16, 16, 1]);
+    const logits = (learner: Learner, n: number) =>
+      values(learner.predict(learner.init(key(4)), support, asked(n), 2)).slice(0, 2);
+    const apart = prototypes(embedding, [16, 16, 1]);
+    expectClose(logits(apart, 3), logits(apart, 1), 1e-5);
+    const [among, single] = [logits(transductive, 3), logits(transductive, 1)];
+    expect(Math.abs(among[0] - among[1] - (single[0] - single[1]))).toBeGreaterThan(0.1);
     const together = values(embedding.apply(params, images));
     const alone = values(embedding.apply(params, slice(images, 0, 1, 2)));
     expect(alone.some(v => v > 0)).toBe(true);

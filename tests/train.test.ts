@@ -101,6 +101,7 @@ describe('a sinusoid run', () => {
       'backend',
       'steps',
       'seconds',
+      'cpuSeconds',
       'stepsPerSecond',
       'before',
       'after',
@@ -383,6 +384,35 @@ describe('Omniglot', () => {
       expect(again).toEqual({ task: 'omniglot', method: 'hypernet', ...result.after });
     },
   );
+});
+
+test('transductive or not is said, kept with the checkpoint, and refused where no norm is by the batch', async () => {
+  writeFileSync(
+    join(root, 'spots.mjs'),
+    `export default {
+      name: 'spots', kind: 'classification', inShape: [16, 16, 1], outSize: 2,
+      draw({ support, query }, stream) {
+        for (const { n, x, y } of [support, query])
+          for (let i = 0; i < n; i++) {
+            y[i] = Math.floor((i * 2) / n);
+            for (let p = 0; p < 256; p++) x[i * 256 + p] = stream.normal() + (p % 16 < 8 === (y[i] === 0) ? 1 : 0);
+          }
+      },
+    };`,
+  );
+  const args = ['train', './spots.mjs', ...quick, '--steps', '2', '--out', folder()];
+  const plain = await json(...args);
+  expect(plain).not.toHaveProperty('transductive');
+  const result = await json(...args, '--transductive');
+  expect(result.transductive).toBe(true);
+  expect(result.after.mean).not.toBe(plain.after.mean);
+  const again = await json('eval', '--checkpoint', result.checkpoint, '--task', './spots.mjs', ...quick);
+  expect(again.mean).toBe(result.after.mean);
+  for (const task of [['gp'], ['./spots.mjs', '--method', 'hypertransformer'], ['mnist']]) {
+    const { code, stderr } = await weightloom('train', ...task, '--transductive');
+    expect(stderr).toContain('--transductive is for');
+    expect(code).toBe(2);
+  }
 });
 
 describe('what goes wrong', () => {

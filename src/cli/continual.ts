@@ -186,6 +186,7 @@ export interface ContinualResult {
   readonly backend: string;
   readonly steps: number;
   readonly seconds: number;
+  readonly cpuSeconds: number;
   readonly stepsPerSecond: number;
   readonly before: Result;
   /** Mean accuracy on all tasks after the last was learned. */
@@ -278,7 +279,11 @@ export async function trainSequence(
     checkStep(start.step, steps, checkpoint);
     const before = resultOf(run, await scoresOf(run, run.learner.init(key(settings.seed))));
     const metadata = metadataOf(settings, run);
-    const { end, seconds, stepsPerSecond } = await runSession<ContinualState<unknown>>({
+    const {
+      end,
+      metrics: _,
+      ...times
+    } = await runSession<ContinualState<unknown>>({
       out,
       label: `${task} ${settings.method} on ${backend.name}`,
       steps,
@@ -293,8 +298,7 @@ export async function trainSequence(
       method: settings.method,
       backend: backend.name,
       steps,
-      seconds,
-      stepsPerSecond,
+      ...times,
       before,
       after: resultOf(run, await scoresOf(run, end.params)),
       learned: resultOf(run, await end.learned.data()),

@@ -35,7 +35,7 @@ import {
   reptile,
   ridgeLearner,
 } from '../meta/index.js';
-import { cell, dense, flatten, fourierFeatures, type Layer, serial } from '../nn/index.js';
+import { batchNorm, cell, dense, flatten, fourierFeatures, serial } from '../nn/index.js';
 import { gelu, normal, relu, split } from '../ops/index.js';
 import {
   adam,
@@ -121,6 +121,8 @@ export interface RecipeOptions {
   readonly context?: number;
   /** Given where validation tasks are looked at: classes are then held out for them. */
   readonly validate?: number;
+  /** Whether norms of convolutional embeddings are by the batch, so that a query row is seen beside the others. */
+  readonly transductive?: boolean;
 }
 
 /** Tasks that are learned one after the other, or one alone: see `trainSequence`. */
@@ -157,7 +159,9 @@ export async function recipeFor(task: string, options: RecipeOptions): Promise<R
     case 'linear':
       return forFamily(linearTasks(), options);
     case 'gp':
-      return options.method === 'hypernet' ? gpRecipe(gpTasks()) : forFamily(gpTasks(), options);
+      return options.method === 'hypernet' && !options.transductive
+        ? gpRecipe(gpTasks())
+        : forFamily(gpTasks(), options);
     case 'two-modes':
       return forFamily(twoModes, options);
     case 'omniglot':
@@ -181,8 +185,16 @@ async function loadFamily(path: string): Promise<TaskFamily> {
   return asTaskFamily(module.default, path);
 }
 
-const forFamily = (family: TaskFamily, options: RecipeOptions): Recipe =>
-  family.kind === 'regression' ? regression(family, options) : classification(family, options.method);
+function forFamily(family: TaskFamily, options: RecipeOptions): Recipe {
+  if (family.kind === 'classification') return classification(family, options);
+  if (options.transductive) throw noNormByBatch(family, options.method);
+  return regression(family, options);
+}
+
+const noNormByBatch = (family: TaskFamily, method: Method): ArgumentError =>
+  new ArgumentError(
+    `train: --transductive is for embeddings by conv4; expected none for ${method} on ${family.name}`,
+  );
 
 /** Adam whose rate rises for 200 steps and falls to a hundredth along a cosine; gradients have norm `clip` at most. */
 const adamTo =
@@ -375,9 +387,17 @@ export const linearNoise = (inShape: readonly number[], outSize: number, spread:
     { spread },
   );
 
-/** Learners for classes of a family of its own, with as many ways in training as in the test. */
-function classification(family: TaskFamily, method: Method, embed = embeddingFor(family.inShape)): Recipe {
+/**
+ * Learners for classes of a family of its own, with as many ways in training as in the test. Images that four halvings
+ * leave something of are embedded by convolutions of so many channels, all else by a small dense network.
+ */
+function classification(family: TaskFamily, { method, transductive }: RecipeOptions, channels = 32): Recipe {
   const { inShape, outSize, shots = 1 } = family;
+  const images = inShape.length === 3 && Math.min(inShape[0], inShape[1]) >= 16;
+  if (transductive && (!images || method.startsWith('hypertransformer'))) throw noNormByBatch(family, method);
+  const embed = images
+    ? conv4(channels, transductive ? { norm: batchNorm } : {})
+    : serial(flatten(inShape.length), dense(64), relu, dense(64, { gain: 1 }));
   const common = {
     task: family.name,
     training: { family, tasks: 4, shots, queries: 5 },
@@ -431,12 +451,6 @@ function classification(family: TaskFamily, method: Method, embed = embeddingFor
   }
 }
 
-/** Convolutions for images that four halvings leave something of, else a small dense network. */
-function embeddingFor(inShape: readonly number[]): Layer {
-  if (inShape.length === 3 && Math.min(inShape[0], inShape[1]) >= 16) return conv4(32);
-  return serial(flatten(inShape.length), dense(64), relu, dense(64, { gain: 1 }));
-}
-
 /** Characters held out for validation where there is one, as in the list of Snell et al. 2017: 1028, 172, 423. */
 const HELD_OUT = 172;
 
@@ -447,15 +461,16 @@ const COMPARING: readonly Method[] = ['hypernet', 'protonet', 'hypertransformer'
  * 1-shot tasks of unseen characters, 5-way unless told. Learners that compare classes train with 30 of them at a time, or
  * 60 for tests of 20 ways or more, which is harder and so teaches more (Snell et al. 2017).
  */
-function omniglotRecipe({ method, protocol, data, ways = 5, validate }: RecipeOptions): Recipe {
+function omniglotRecipe(options: RecipeOptions): Recipe {
+  const { method, protocol, data, ways = 5, validate } = options;
   const own = data !== undefined && basename(resolve(data)) === 'omniglot';
   const root = own ? dirname(resolve(data)) : data;
-  if (protocol !== 'vinyals' && protocol !== 'lake') return oneShotRuns(method, protocol, root);
+  if (protocol !== 'vinyals' && protocol !== 'lake') return oneShotRuns(options, protocol, root);
   const omniglot = loadOmniglot(root);
   omniglot.preload();
   const split = { split: protocol, validation: validate === undefined ? 0 : HELD_OUT };
   const testing = omniglotEpisodes(omniglot, { ...split, ways });
-  const recipe = classification(testing, method);
+  const recipe = classification(testing, options);
   const { train, test } = omniglotClasses(omniglot, split);
   const record = { trainClasses: JSON.stringify(train), testClasses: JSON.stringify(test) };
   if (!COMPARING.includes(method)) return { ...recipe, record };
@@ -470,11 +485,11 @@ const trainingWays = (method: Method, ways: number): number => {
 };
 
 /** The 20 official runs as the test, tasks made like them from the background alphabets as the training. */
-function oneShotRuns(method: Method, protocol: 'runs' | 'small1' | 'small2', root?: string): Recipe {
+function oneShotRuns(options: RecipeOptions, protocol: 'runs' | 'small1' | 'small2', root?: string): Recipe {
   const omniglot = loadOmniglot(root, protocol === 'runs' ? 'background' : `background_${protocol}`);
   const fixed = oneShotBatch(loadOneShotRuns(root));
   const family: ClassificationFamily = withinAlphabets(omniglot, fixed.outSize);
-  const recipe = classification(family, method, conv4(64));
+  const recipe = classification(family, options, 64);
   return {
     ...recipe,
     training: { family, tasks: 1, shots: 1, queries: 3 },

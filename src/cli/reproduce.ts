@@ -97,6 +97,7 @@ async function trainJob(job: Job, key: string, options: Options, signal: AbortSi
     context: undefined,
     validate: undefined,
     patience: undefined,
+    transductive: false,
     steps: undefined,
     tasks: TEST_TASKS,
     threads: options.threads,
@@ -118,8 +119,8 @@ async function trainJob(job: Job, key: string, options: Options, signal: AbortSi
 
 /** What is worth keeping: no path, and nothing of the time before training. */
 const outcomeOf = (result: Outcome): Outcome => {
-  const { method, backend, steps, seconds, after, learned, baseline, figures, weights } = result;
-  return { method, backend, steps, seconds, after, learned, baseline, figures, weights };
+  const { method, backend, steps, seconds, cpuSeconds, after, learned, baseline, figures, weights } = result;
+  return { method, backend, steps, seconds, cpuSeconds, after, learned, baseline, figures, weights };
 };
 
 /** Throws CheckpointError if the file is not one of ours. */
@@ -204,8 +205,9 @@ function table(row: Row, figures: Figure[], kept: Kept, seed: number): string {
   );
   const runs = Object.values(row.jobs).map(job => {
     const key = keyOf(job, seed);
-    const { steps, seconds, machine } = kept[key];
-    return `- \`train ${key}\`: ${steps} steps, ${seconds.toFixed(1)} s; ${machine}`;
+    const { steps, seconds, cpuSeconds, machine } = kept[key];
+    const ofProcessor = cpuSeconds === undefined ? '' : ` (${cpuSeconds.toFixed(1)} s of processor)`;
+    return `- \`train ${key}\`: ${steps} steps, ${seconds.toFixed(1)} s${ofProcessor}; ${machine}`;
   });
   return [
     '| figure | here | asked | holds | published |',

@@ -22,8 +22,9 @@ export interface Outcome {
   readonly method: string;
   readonly backend: string;
   readonly steps: number;
-  /** Of training, evaluations not included. */
+  /** Of training, evaluations not included; `cpuSeconds` are those of the processor. */
   readonly seconds: number;
+  readonly cpuSeconds?: number;
   readonly after: Result;
   /** Of sequences of tasks: each just after it was learned. */
   readonly learned?: Result;
@@ -270,7 +271,7 @@ export const ROWS: Readonly<Record<string, Row>> = {
         ways: 20,
         tasks: 1024,
         scores: true,
-        steps: 12_400,
+        steps: 9400,
       },
     },
     figures: ({ all, logits }) => {
@@ -280,7 +281,11 @@ export const ROWS: Readonly<Record<string, Row>> = {
         percent('logits alone', logits.after),
         percent('all less logits, paired', difference, { unit: 'points' }),
         points('lower end of its interval', difference.mean - difference.ci95, { least: 0 }),
-        figure('seconds of all over those of logits', { mean: all.seconds / logits.seconds }, { most: 1.02 }),
+        figure(
+          'processor seconds of all over those of logits',
+          { mean: all.cpuSeconds! / logits.cpuSeconds! },
+          { most: 1.02 },
+        ),
       ];
     },
   },

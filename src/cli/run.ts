@@ -31,6 +31,8 @@ export interface Settings {
   readonly validate?: number;
   /** Looks without improvement that end the training. */
   readonly patience?: number;
+  /** True where query rows are seen beside each other; see `RecipeOptions`. */
+  readonly transductive?: true;
 }
 
 /** A figure with its interval, in the unit of `metric`. */
@@ -51,16 +53,16 @@ export const startOf = ({ learner, optimiser }: Recipe, { seed, steps }: Setting
 /** The metadata of a run's checkpoints: no time and no path, so that equal runs give equal files. */
 export const metadataOf = (
   { task, record }: Recipe,
-  { method, protocol, ...numbers }: Settings,
+  { method, protocol, ...rest }: Settings,
 ): Record<string, string> => ({
   ...record,
   task,
   method,
   protocol,
   ...Object.fromEntries(
-    Object.entries(numbers)
-      .filter(([, n]) => n !== undefined)
-      .map(([name, n]) => [name, String(n)]),
+    Object.entries(rest)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, String(value)]),
   ),
 });
 
@@ -88,6 +90,7 @@ export function settingsOf({ metadata }: Safetensors, origin: string): Settings 
     ...optional('context'),
     ...optional('validate'),
     ...optional('patience'),
+    ...(metadata.transductive === 'true' && { transductive: true as const }),
   };
 }
 

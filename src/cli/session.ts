@@ -44,6 +44,8 @@ export interface Trained<S> {
   readonly end: S;
   readonly metrics: Metrics;
   readonly seconds: number;
+  /** Processor time of all threads: what `seconds` would be of one thread on a machine that does nothing else. */
+  readonly cpuSeconds: number;
   readonly stepsPerSecond: number;
 }
 
@@ -61,6 +63,7 @@ export async function runSession<S extends { readonly step: number }>(
   if (session.resume) metrics.resume(from.step);
   const bar = progress({ total: steps, done: from.step, label });
   const began = performance.now();
+  const used = process.cpuUsage();
   let end: S;
   try {
     end = await session.train({
@@ -82,10 +85,17 @@ export async function runSession<S extends { readonly step: number }>(
     bar.done();
   }
   const seconds = (performance.now() - began) / 1000;
+  const { user, system } = process.cpuUsage(used);
   if (signal.aborted)
     console.error(
       `interrupted after step ${end.step} of ${steps}; --resume goes on from ${checkpointIn(out)}`,
     );
   signal.throwIfAborted();
-  return { end, metrics, seconds, stepsPerSecond: (end.step - from.step) / seconds };
+  return {
+    end,
+    metrics,
+    seconds,
+    cpuSeconds: (user + system) / 1e6,
+    stepsPerSecond: (end.step - from.step) / seconds,
+  };
 }

@@ -50,6 +50,7 @@ export const trainSpec = {
     tasks: integer(2, TEST_TASKS),
     validate: integer(1, undefined),
     patience: integer(1, undefined),
+    transductive: flag(),
     out: text('a folder', undefined),
     resume: flag(),
     json: flag(),
@@ -65,9 +66,12 @@ export interface TrainResult {
   readonly backend: string;
   /** Steps of the whole run. */
   readonly steps: number;
-  /** Time this process trained, evaluations not included, and its speed. */
+  /** Time this process trained, evaluations not included, that of its processors, and its speed. */
   readonly seconds: number;
+  readonly cpuSeconds: number;
   readonly stepsPerSecond: number;
+  /** True if query rows were seen beside each other, absent if each was answered by itself. */
+  readonly transductive?: true;
   readonly before: Result;
   readonly after: Result;
   /** The same parameters used in a plainer way, for methods that have one. */
@@ -93,8 +97,9 @@ export async function trainCommand(args: string[]): Promise<number> {
   try {
     const print = <R>(result: R, summary: (result: R) => string) =>
       console.log(options.json ? JSON.stringify(result) : summary(result));
-    if (isSequence(task) && options.validate !== undefined)
-      throw new ArgumentError(`train: --validate is for tasks drawn at random; expected none for ${task}`);
+    for (const name of ['validate', 'transductive'] as const)
+      if (isSequence(task) && options[name])
+        throw new ArgumentError(`train: --${name} is for tasks drawn at random; expected none for ${task}`);
     if (isSequence(task)) print(await trainSequence(task, options, interrupt.signal), sequenceSummary);
     else print((await trainTask(task, options, interrupt.signal)).result, summary);
     return 0;
@@ -140,7 +145,7 @@ export async function trainTask(task: string, options: TrainOptions, signal: Abo
     const training = trainingOf(recipe, settings);
     const { validate } = settings;
     let best: ValidatedBest<unknown> | undefined;
-    const { end, metrics, seconds, stepsPerSecond } = await runSession({
+    const { end, metrics, ...times } = await runSession({
       out,
       label: `${recipe.task} ${method} on ${backend.name}`,
       steps,
@@ -184,8 +189,8 @@ export async function trainTask(task: string, options: TrainOptions, signal: Abo
       method,
       backend: backend.name,
       steps,
-      seconds,
-      stepsPerSecond,
+      ...times,
+      ...(settings.transductive && { transductive: true as const }),
       before,
       after,
       ...(plainer && { baseline: plainer }),
@@ -207,6 +212,7 @@ function chosen(
   origin: string,
 ): Omit<Settings, 'steps'> {
   const { method, protocol, steps, seed, ways, context, validate, patience } = options;
+  const transductive = options.transductive || undefined;
   if (patience !== undefined && validate === undefined && !file)
     throw new ArgumentError('train: --patience counts looks of --validate; expected both');
   if (!file)
@@ -218,10 +224,11 @@ function chosen(
       context,
       validate,
       patience,
+      transductive,
     };
   const { task: recorded, ...settings } = settingsOf(file, origin);
   checkGiven(
-    { task: taskName(task), method, protocol, steps, seed, ways, context, validate, patience },
+    { task: taskName(task), method, protocol, steps, seed, ways, context, validate, patience, transductive },
     { task: recorded, ...settings },
     origin,
   );
@@ -251,7 +258,7 @@ export function trainingOf({ training, learner, optimiser }: Recipe, { steps, se
 
 const summary = (r: TrainResult): string =>
   [
-    `${r.task}, ${r.method}, ${r.backend}: ${r.steps} steps, ${r.seconds.toFixed(1)} s, ${r.stepsPerSecond.toFixed(1)} steps/s`,
+    `${r.task}, ${r.method}${r.transductive ? ', transductive' : ''}, ${r.backend}: ${r.steps} steps, ${r.seconds.toFixed(1)} s, ${r.stepsPerSecond.toFixed(1)} steps/s`,
     `before      ${describeResult(r.before)}`,
     `after       ${describeResult(r.after)}`,
     ...(r.best ? [`            of the best look at validation tasks, after ${r.best.step} steps`] : []),

@@ -28,9 +28,10 @@ export const imageNorm = ({ eps = 1e-5 } = {}): Layer<{ scale: Tensor; shift: Te
  * The four-block embedding of few-shot learning (Vinyals et al., NeurIPS 2016): 3x3 convolution, 2x2 maximum, norm and
  * relu, four times, flattened; the last block has no relu, so that an embedding may point anywhere. 28 x 28 pixels
  * become `channels` numbers. The maximum comes before the norm, not after the relu, which costs a quarter of the
- * memory traffic; the norm is `imageNorm`, so nothing is transductive.
+ * memory traffic. The norm is `imageNorm`, so that nothing is transductive; `norm: batchNorm` is the choice of MAML and
+ * Reptile "with transduction", where a query image is seen beside the others of its task.
  */
-export function conv4(channels: number): Layer {
-  const block = () => [conv2d(channels, 3), maxPool(2), imageNorm()];
+export function conv4(channels: number, { norm = imageNorm }: { norm?: () => Layer<any> } = {}): Layer {
+  const block = () => [conv2d(channels, 3), maxPool(2), norm()];
   return serial(...block(), relu, ...block(), relu, ...block(), relu, ...block(), flatten(3));
 }
