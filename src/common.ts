@@ -10,8 +10,7 @@ export * as tree from './core/tree.js';
 export * from './hyper/index.js';
 export * as io from './io/index.js';
 export * as meta from './meta/index.js';
-export * as nn from './nn/index.js';
-export { dense, serial } from './nn/index.js';
+export { dense, serial } from './nn/layers.js';
 export * from './ops/index.js';
 export * from './optim/index.js';
 export {

@@ -5,11 +5,9 @@ import { createRef } from '../src/backends/ref.js';
 import {
   add,
   type Backend,
-  broadcastTo,
   ChunkedGenerated,
   checkpoint,
   concat,
-  FastGenerated,
   FullGenerated,
   type Generated,
   GraphError,
@@ -21,21 +19,19 @@ import {
   linear,
   materialise,
   matmul,
-  meta,
   mul,
   nn,
   normal,
   planLinear,
   planOf,
+  plansFor,
   projectFull,
   reshape,
   type Strategy,
   scope,
   split,
-  square,
   stack,
   stopGradient,
-  sub,
   sum,
   type Tensor,
   tanh,
@@ -44,7 +40,6 @@ import {
   use,
   valueAndGrad,
   vjp,
-  type Weight,
   withBackend,
 } from '../src/index.js';
 import { machines } from '../src/program/rates.js';
@@ -326,7 +321,10 @@ describe('a generated weight is opaque', () => {
 
   it('cannot be planned or applied as what it is not', () => {
     const filters = new FullGenerated(phi.code, normal(key(4), [3, 2, 2, 1, 5]));
-    expect(() => planOf(filters, 3)).toThrow(/\[2,2,1,5\] is no matrix/);
+    expect(() => planOf(new FullGenerated(phi.code, normal(key(4), [3, 5])), 3)).toThrow(
+      /\[5\] is no matrix/,
+    );
+    expect(planOf(filters, 3).shapes).toMatchObject({ in: 4, out: 5, rows: 3 });
     expect(() => linear(normal(key(5), [2, 3, 4]), filters)).toThrow(/does not fit w \[2,2,2,1,5\]/);
     expect(() => linear(normal(key(5), [2, 3, 4]), w, null, { strategy: 'lowRank' })).toThrow(
       /a full weight has the plans materialise, fused, reorder, not lowRank/,
@@ -334,96 +332,75 @@ describe('a generated weight is opaque', () => {
   });
 });
 
-describe('conv2d layers', () => {
-  it('materialise generated filters', () => {
-    const conv = nn.conv2d(2, 3);
-    const w = new FullGenerated(normal(key(0), [3, 4]), normal(key(1), [4, 3, 3, 1, 2]));
-    const b = new FullGenerated(w.code, normal(key(2), [4, 2]));
-    const x = normal(key(3), [3, 2, 5, 5, 1]);
-    expectSameTree(conv.apply({ w, b }, x), conv.apply(materialise({ w, b }), x), 0);
-  });
-});
-
-describe('implicit fast weights', () => {
-  const [T, S, n] = [3, 2, 4];
-  const target = nn.serial(nn.dense(5), nn.lambda(tanh), nn.dense(2));
-  const data = {
-    support: normal(key(20), [T, S, 3]),
-    answers: normal(key(21), [T, S, 2]),
-    query: normal(key(22), [T, n, 3]),
+describe('layers whose filters, biases, scales and shifts are all generated', () => {
+  const [T, E] = [3, 4];
+  const code = normal(key(0), [T, E]);
+  /** Each layer by another kind of weight, vectors among them. */
+  const full = (seed: number, ...shape: number[]) =>
+    new FullGenerated(code, normal(key(seed), [E, ...shape]));
+  const lowRank = (seed: number, i: number, ...shape: number[]) => {
+    const [a, b] = [normal(key(seed), [T, i, 1]), normal(key(seed + 1), [T, 1, shape[shape.length - 1]])];
+    return new LowRankGenerated(a, b, 1, null, shape);
   };
-  const lossOn = (x: Tensor, y: Tensor) => (params: any) => sum(square(sub(target.apply(params, x), y)));
-  const pieces = (phi: any) =>
-    projectFull(phi.code, phi.basis, phi.base, [
-      [3, 5],
-      [5, 2],
-    ]);
-  const starts: Record<string, { phi: any; build: (phi: any) => { w: Weight; b: Tensor }[] }> = {
-    'one start for all tasks': {
-      phi: {
-        layers: [
-          { w: normal(key(1), [3, 5]), b: normal(key(2), [5]) },
-          { w: normal(key(3), [5, 2]), b: normal(key(4), [2]) },
-        ],
-      },
-      build: phi => phi.layers,
-    },
-    'generated starts': {
-      phi: {
-        code: normal(key(5), [T, 4]),
-        basis: normal(key(6), [4, 25]),
-        base: normal(key(7), [25]),
-        b: [normal(key(8), [5]), normal(key(9), [2])],
-      },
-      build: phi => pieces(phi).map((w, l) => ({ w, b: phi.b[l] })),
-    },
+  const chunked = (seed: number, chunk: number, ...shape: number[]) => {
+    const count = Math.ceil(shape.reduce((a, b) => a * b, 1) / chunk);
+    return new ChunkedGenerated(normal(key(seed), [T, count, E]), normal(key(seed + 1), [E, chunk]), shape);
   };
-  const rate = 0.05;
+  const net = nn.serial(
+    nn.conv2d(2, 3),
+    nn.batchNorm(),
+    nn.lambda(tanh),
+    nn.conv2d(4, 2),
+    nn.layerNorm(),
+    nn.flatten(),
+    nn.dense(3),
+  );
+  const theta = {
+    layers: [
+      { w: full(10, 3, 3, 1, 2), b: full(11, 2) },
+      { scale: full(12, 2), shift: chunked(13, 1, 2) },
+      {},
+      { w: lowRank(15, 8, 2, 2, 2, 4), b: chunked(17, 3, 4) },
+      { scale: full(19, 4), shift: full(20, 4) },
+      {},
+      { w: chunked(21, 3, 64, 3), b: full(23, 3) },
+    ],
+  };
+  const x = normal(key(3), [T, 2, 4, 4, 1]);
 
-  it.each(Object.keys(starts))('equal the explicit loop in value, gradient and second gradient: %s', name => {
-    const { phi, build } = starts[name];
-    const layersOf = (layers: readonly unknown[]) => ({ layers: [layers[0], {}, layers[1]] });
-    for (const steps of [0, 1, 3])
-      for (const firstOrder of [false, true]) {
-        const outer = (inner: (loss: (p: any) => Tensor, layers: any) => any) => (p: any) => {
-          const adapted = inner(lossOn(p.support, p.answers), layersOf(build(p.phi)));
-          return sum(square(target.apply(adapted, p.query)));
-        };
-        const biases = (params: any) =>
-          tree.mapWithPath((path, x) => (path.endsWith('b') ? broadcastTo(x, [T, ...x.shape]) : x), params);
-        const implicit = outer((loss, params) =>
-          meta.innerSgd(loss, biases(params), { tasks: T, steps, learningRate: rate, firstOrder }),
-        );
-        const explicit = outer((loss, params) => {
-          const whole = tree.map(
-            x => (x.shape[0] === T && x.rank === 3 ? x : broadcastTo(x, [T, ...x.shape])),
-            materialise(params),
-          );
-          return meta.adapt(loss, whole, { steps, learningRate: rate, firstOrder });
-        });
-        const at = { phi, ...data };
-        const [a, b] = [implicit, explicit].map(f => valueAndGrad(f, { unused: 'zeros' })(at));
-        expectSameTree([a.value, a.grads], [b.value, b.grads], 1e-9);
-        let k = 30;
-        const direction = tree.map(x => normal(key(k++), x.shape), at);
-        expectSameTree(hvp(implicit, at, direction), hvp(explicit, at, direction), 1e-8);
-      }
+  it('give what plain tensors give, each weight by the first plan it has of those asked for', () => {
+    const want = net.apply(materialise(theta), x);
+    for (const strategy of [
+      undefined,
+      'materialise',
+      ['fused', 'lowRank'],
+      ['reorder', 'lowRank'],
+      ['lowRank'],
+    ] as const)
+      expectSameTree(net.apply(theta, x, { strategy }), want, 1e-10);
+    expect(plansFor(theta.layers[0].w as Generated)).toEqual(['materialise', 'fused', 'reorder']);
+    expect(plansFor(theta.layers[3].w as Generated)).toEqual(['materialise', 'lowRank']);
+    expect(plansFor(theta.layers[6].w as Generated)).toEqual(['materialise', 'fused', 'reorder']);
   });
 
-  it('hold no weight per task, and become one where it is asked for', () => {
-    const w = normal(key(1), [3, 2]);
-    const step = { x: normal(key(2), [T, S, 3]), delta: normal(key(3), [T, S, 2]), rate: 0.1 };
-    const fast = scope(() => new FastGenerated(w, T, [{ ...step, x: mul(step.x, 1) }]));
-    expect(fast.shape).toEqual([T, 3, 2]);
-    const x = normal(key(4), [T, n, 3]);
-    expectSameTree(linear(x, fast), matmul(x, materialise(fast)), 1e-12);
-    expect(() => linear(normal(key(5), [4, 3]), fast, null, { rows: Int32Array.of(0, 1, 2, 4) })).toThrow(
-      /give every task as many rows/,
+  it('say why a plan does not exist where it alone is asked for', () => {
+    const by = (w: Generated, strategy: Strategy) => () =>
+      linear(normal(key(1), [T, 2, 4]), w, null, { strategy });
+    expect(by(full(1, 4, 6), 'lowRank')).toThrow(
+      /not lowRank: a sum over the code has no factors of low rank/,
     );
-    expect(() => new FastGenerated(w, T, [{ ...step, delta: step.x }])).toThrow(
-      /must be \[3,S,3\] and \[3,S,2\]/,
-    );
-    expect(() => planOf(fast, 2)).toThrow(/applied by the plan of its start/);
+    expect(by(lowRank(1, 4, 4, 6), 'fused')).toThrow(/not fused: x · a · b makes no W/);
+    expect(by(chunked(1, 3, 4, 6), 'fused')).toThrow(/not fused: one element of x meets each chunk/);
+    expect(by(chunked(1, 8, 4, 6), 'reorder')).toThrow(/chunks of 8 and rows of 6 do not end together/);
+    expect(() => planOf(full(1, 6), 2)).toThrow(/a vector .* is always materialised/);
+  });
+
+  it('make no weights of chunks by reorder, whose operations are planned as counted', () => {
+    const plan = planOf(chunked(5, 6, 8, 6), 2);
+    const flops = (way: Strategy) => plan.candidates.find(c => c.strategy === way)!.flops;
+    // 2T(E·i·o + n·i·o) against 2Tn(E·i + E·o): the codes of a task's chunks meet its rows first.
+    expect(flops('materialise')).toBe(2 * T * (E * 48 + 2 * 48));
+    expect(flops('reorder')).toBe(2 * T * 2 * (E * 8 + E * 6));
   });
 });
 

@@ -1,10 +1,9 @@
 import type { Shape } from '../core/shape.js';
-import { plain } from '../ops/generated.js';
 import {
   add,
   avgPool as avgPoolOp,
   type Conv2dOptions,
-  conv2d as conv2dOp,
+  convolve,
   maxPool as maxPoolOp,
   reshape,
   type Weight,
@@ -24,7 +23,8 @@ function image(layer: string, inShape: Shape): readonly [number, number, number]
 
 /**
  * A convolution, NHWC: w `[kh,kw,in,out]`, b `[out]` on x `[N,H,W,in]` or `[T,N,H,W,in]`; with a task axis w
- * `[T,kh,kw,in,out]`, b `[T,out]` on x `[T,N,H,W,in]`. A generated filter is materialised. Padding is 'same' unless given.
+ * `[T,kh,kw,in,out]`, b `[T,out]` on x `[T,N,H,W,in]`. Generated filters are applied by the plan
+ * asked for, or the cheapest (`convolve`). Padding is 'same' unless given.
  */
 export function conv2d(
   out: number,
@@ -44,12 +44,12 @@ export function conv2d(
       const [h, w] = image('conv2d', inShape);
       return [...windowOver('conv2d', [h, w], [kh, kw], how).out, out];
     },
-    apply: ({ w, b }, x, { rows } = {}) => {
+    apply: ({ w, b }, x, { rows, strategy } = {}) => {
       expectShape('w', w, [kh, kw, x.shape[x.rank - 1], out]);
       if (bias) expectShape('b', b, [out]);
       if (rows && w.shape.length === 5)
         throw new LayerError('w', 'filters per task do not take ragged rows; give every task as many images');
-      const y = conv2dOp(x, plain(w), how);
+      const y = convolve(x, w, { ...how, strategy });
       return b ? add(y, vectorFor(y, b, rows && offsetsOf(rows, y.backend))) : y;
     },
   });

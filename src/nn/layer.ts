@@ -3,9 +3,8 @@ import { ShapeError } from '../core/errors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-import { add, full, mul, normal, type Rows, split } from '../ops/index.js';
+import { add, full, mul, normal, type Preference, type Rows, split } from '../ops/index.js';
 import { weave } from '../ops/linear.js';
-import type { Strategy } from '../program/plan.js';
 import { machineOf } from '../program/rates.js';
 
 /** How many values feed one output (`in`), how many outputs one value feeds (`out`), and the gain of the layer. */
@@ -54,8 +53,10 @@ export interface ApplyOptions {
   readonly train?: boolean;
   /** Offsets [T+1] where `x` is `[N,...]` with rows of tasks in unequal numbers. */
   readonly rows?: Rows;
+  /** Which of the networks of `variants` each task has. */
+  readonly variant?: ArrayLike<number>;
   /** How generated weights are applied; the planner decides unless given. */
-  readonly strategy?: Strategy;
+  readonly strategy?: Preference;
 }
 
 /**

@@ -7,15 +7,36 @@ import { ShapeError } from '../core/errors.js';
 import { type Shape, sameShape, show, sizeOf } from '../core/shape.js';
 import type { Tensor } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
-import { add, mul, sub, type Value } from './elementwise.js';
+import type { LinearShapes, Strategy } from '../program/plan.js';
+import { full } from './create.js';
+import { add, mul } from './elementwise.js';
+import { generateApply } from './generate.js';
+import type { Preference } from './linear.js';
 import { matmul } from './matmul.js';
+import { raggedMatmul } from './ragged.js';
 import { unpack } from './unpack.js';
-import { broadcastTo, reshape, slice, transpose } from './views.js';
+import { expand, reshape, slice } from './views.js';
 
-type Part = Tensor | null;
+/** A part a weight may lack. */
+export type Part = Tensor | null;
 
 /** What may stand where a weight is needed. */
 export type Weight = Tensor | Generated;
+
+/** What a generated weight is made of: what each task has its own of, and what all share. */
+export interface GeneratedParts {
+  /** With a leading task axis. */
+  readonly own: readonly Tensor[];
+  readonly shared: readonly Tensor[];
+  /** The weight of other parts in the same places. */
+  make(own: readonly Tensor[], shared: readonly Tensor[]): Generated;
+}
+
+/** Sizes a kind of weight has of its own (see `LinearShapes`). */
+export type KindSizes = Pick<
+  LinearShapes,
+  'kind' | 'code' | 'chunks' | 'chunk' | 'start' | 'base' | 'windowed'
+>;
 
 /**
  * A weight per task that is not there yet. Arithmetic on it and gradients with respect to it throw GraphError.
@@ -32,6 +53,20 @@ export abstract class Generated extends tree.Opaque {
   abstract get weightShape(): Shape;
   /** The weights as a tensor `[T, ...weightShape]`. */
   abstract materialise(): Tensor;
+  /** The same elements in rows of another shape for each task. */
+  abstract reshaped(shape: Shape): Generated;
+  /** The first elements of each axis, times `gain`: as a plain tensor where this kind has no window of its own. */
+  window(shape: Shape, gain: number): Weight {
+    const windowed = windowOf(this.materialise(), shape);
+    return gain === 1 ? windowed : mul(windowed, gain);
+  }
+  abstract parts(): GeneratedParts;
+  /** What the planner reads beside tasks, rows and shape. Throws ArgumentError where there is nothing to plan. */
+  abstract sizes(): KindSizes;
+  /** x · W by a plan that makes no whole W, for x `[T,n,i]`, or `[N,i]` with rows. */
+  abstract unwoven(x: Tensor, strategy: Strategy, rows: Tensor | undefined): Tensor;
+  /** Of kinds whose rows meet something else than one W: x · W for any x that `linear` takes. */
+  applyItself?(x: Tensor, options: { readonly rows?: Tensor; readonly strategy?: Preference }): Tensor;
   abstract override mapParts(f: (part: any) => any): Generated;
 
   /** `[T, ...weightShape]`. */
@@ -96,6 +131,40 @@ export class FullGenerated extends Generated {
     const woven = reshape(matmul(this.code, reshape(this.basis, [E, sizeOf(shape)])), this.shape);
     return this.base ? add(woven, this.base) : woven;
   }
+  reshaped(shape: Shape): FullGenerated {
+    const { code, basis, base } = this;
+    return new FullGenerated(code, reshape(basis, [basis.shape[0], ...shape]), base && reshape(base, shape));
+  }
+  override window(shape: Shape, gain: number): FullGenerated {
+    const times = (x: Tensor) => (gain === 1 ? x : mul(x, gain));
+    const { code, basis, base } = this;
+    return new FullGenerated(times(code), windowOf(basis, shape), base && times(windowOf(base, shape)));
+  }
+  parts(): GeneratedParts {
+    return {
+      own: [this.code],
+      shared: this.base ? [this.basis, this.base] : [this.basis],
+      make: ([code], [basis, base = null]) => new FullGenerated(code, basis, base),
+    };
+  }
+  sizes(): KindSizes {
+    return {
+      ...{ kind: 'full', code: this.code.shape[1], base: this.base !== null },
+      windowed: this.projection !== null,
+    };
+  }
+  unwoven(x: Tensor, strategy: Strategy, rows: Tensor | undefined): Tensor {
+    const { code, basis, base } = this;
+    if (strategy === 'fused') return generateRows(code, basis, x, rows, base);
+    const [E, i, o] = basis.shape;
+    const perRow = rows ? spreadToRows(code, rows, x.shape[0]) : expand(code, 1);
+    const outer = mul(expand(perRow, -1), expand(x, -2));
+    return addBase(
+      matmul(reshape(outer, [...x.shape.slice(0, -1), E * i]), reshape(basis, [E * i, o])),
+      x,
+      base,
+    );
+  }
   override mapParts(f: (part: any) => any): FullGenerated {
     const { projection: p } = this;
     return new FullGenerated(
@@ -107,159 +176,8 @@ export class FullGenerated extends Generated {
   }
 }
 
-/**
- * A window of a row of chunks, each the product of a code and one shared basis: code `[T,C,E]` (one row per chunk),
- * basis `[E, chunk]`; the weight is elements `start .. start + size - 1` of the C·chunk generated ones, plus base
- * `[...shape]`. Throws ShapeError where the parts do not fit.
- *
- * von Oswald, Henning, Sacramento, Grewe, "Continual learning with hypernetworks", ICLR 2020.
- */
-export class ChunkedGenerated extends Generated {
-  readonly kind = 'chunked';
-  constructor(
-    readonly code: Tensor,
-    readonly basis: Tensor,
-    readonly weightShape: Shape,
-    readonly base: Part = null,
-    readonly start = 0,
-  ) {
-    super();
-    if (code.rank !== 3 || basis.rank !== 2 || basis.shape[0] !== code.shape[2])
-      throw new ShapeError(
-        `chunked: code ${show(code.shape)} and basis ${show(basis.shape)} must be [T,C,E] and [E,chunk]`,
-      );
-    const generated = code.shape[1] * basis.shape[1];
-    if (!Number.isInteger(start) || start < 0 || start + sizeOf(weightShape) > generated)
-      throw new ShapeError(
-        `chunked: ${show(weightShape)} from element ${start} does not fit ${code.shape[1]} chunks of ${basis.shape[1]}`,
-      );
-    checkBase('chunked', base, weightShape);
-  }
-  get tasks(): number {
-    return this.code.shape[0];
-  }
-  materialise(): Tensor {
-    const [T, C, E] = this.code.shape;
-    const chunk = this.basis.shape[1];
-    const all = reshape(matmul(reshape(this.code, [T * C, E]), this.basis), [T, C * chunk]);
-    const woven = reshape(slice(all, 1, this.start, this.start + sizeOf(this.weightShape)), this.shape);
-    return this.base ? add(woven, this.base) : woven;
-  }
-  override mapParts(f: (part: any) => any): ChunkedGenerated {
-    return new ChunkedGenerated(
-      f(this.code),
-      f(this.basis),
-      this.weightShape,
-      this.base && f(this.base),
-      this.start,
-    );
-  }
-}
-
-/**
- * W[t] = base + scale · a[t] · b[t]: a `[T,i,r]`, b `[T,r,o]`, for a weight `[i,o]` or one whose leading axes multiply
- * to i (convolution filters). base is `[...shape]`. Throws ShapeError where the parts do not fit.
- *
- * Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022.
- */
-export class LowRankGenerated extends Generated {
-  readonly kind = 'lowRank';
-  readonly weightShape: Shape;
-  constructor(
-    readonly a: Tensor,
-    readonly b: Tensor,
-    readonly scale = 1,
-    readonly base: Part = null,
-    weightShape?: Shape,
-  ) {
-    super();
-    const [T, i, r] = a.shape;
-    if (a.rank !== 3 || b.rank !== 3 || b.shape[0] !== T || b.shape[1] !== r)
-      throw new ShapeError(`lowRank: a ${show(a.shape)} and b ${show(b.shape)} must be [T,i,r] and [T,r,o]`);
-    this.weightShape = weightShape ?? [i, b.shape[2]];
-    if (sizeOf(this.weightShape.slice(0, -1)) !== i || this.weightShape.at(-1) !== b.shape[2])
-      throw new ShapeError(`lowRank: [${i},${b.shape[2]}] does not fit the weight ${show(this.weightShape)}`);
-    checkBase('lowRank', base, this.weightShape);
-  }
-  get tasks(): number {
-    return this.a.shape[0];
-  }
-  materialise(): Tensor {
-    const product = reshape(matmul(this.a, this.b), this.shape);
-    const woven = this.scale === 1 ? product : mul(product, this.scale);
-    return this.base ? add(woven, this.base) : woven;
-  }
-  override mapParts(f: (part: any) => any): LowRankGenerated {
-    return new LowRankGenerated(
-      f(this.a),
-      f(this.b),
-      this.scale,
-      this.base && f(this.base),
-      this.weightShape,
-    );
-  }
-}
-
-/** What one step of gradient descent on a weight came to: W becomes W - rate · xᵀ · delta. */
-export interface FastStep {
-  /** What the layer read, `[T,S,i]`. */
-  readonly x: Tensor;
-  /** The gradient of its output, `[T,S,o]`. */
-  readonly delta: Tensor;
-  readonly rate: Value;
-}
-
-/**
- * W[t] = start - Σ rate · x[t]ᵀ · delta[t]: a weight after steps of gradient descent, start being a weight per task,
- * generated or not, or one `[i,o]` for all. `linear` applies it without making it: of K steps on S rows the difference
- * has rank K·S. `innerSgd` makes them. Throws ShapeError where the parts do not fit.
- */
-export class FastGenerated extends Generated {
-  readonly kind = 'fast';
-  readonly weightShape: Shape;
-  constructor(
-    readonly start: Weight,
-    readonly tasks: number,
-    readonly steps: readonly FastStep[],
-    /** Called with what each layer reads and yields while a step is taken; returns what the layer shall yield. */
-    readonly watch: ((x: Tensor, y: Tensor) => Tensor) | null = null,
-  ) {
-    super();
-    const { shape } = start;
-    this.weightShape = shape.slice(-2);
-    const [i, o] = this.weightShape;
-    if (shape.length < 2 || shape.length > 3 || (shape.length === 3 && shape[0] !== tasks))
-      throw new ShapeError(`fast: the start must be [i,o] or [${tasks},i,o], got ${show(shape)}`);
-    for (const { x, delta } of steps)
-      if (
-        x.rank !== 3 ||
-        x.shape[0] !== tasks ||
-        x.shape[2] !== i ||
-        !sameShape(delta.shape, [tasks, x.shape[1], o])
-      )
-        throw new ShapeError(
-          `fast: x ${show(x.shape)} and delta ${show(delta.shape)} must be [${tasks},S,${i}] and [${tasks},S,${o}]`,
-        );
-    const parts = steps.flatMap(step => [step.x, step.delta, step.rate]);
-    if (start instanceof Generated) parts.push(...Object.values(start));
-    Object.assign(this, parts); // a scope looks for direct properties
-  }
-  materialise(): Tensor {
-    return this.steps.reduce(
-      (w, { x, delta, rate }) => sub(w, mul(matmul(transpose(x), delta), rate)),
-      broadcastTo(plain(this.start), this.shape),
-    );
-  }
-  override mapParts(f: (part: any) => any): FastGenerated {
-    const start = this.start instanceof Generated ? this.start.mapParts(f) : f(this.start);
-    const steps = this.steps.map(({ x, delta, rate }) => ({
-      ...{ x: f(x), delta: f(delta), rate: typeof rate === 'number' ? rate : f(rate) },
-    }));
-    return new FastGenerated(start, this.tasks, steps, this.watch);
-  }
-}
-
-function checkBase(kind: string, base: Part, shape: Shape): void {
+/** Throws ShapeError unless the base, if there is one, has the shape. */
+export function checkBase(kind: string, base: Part, shape: Shape): void {
   if (base && !sameShape(base.shape, shape))
     throw new ShapeError(`${kind}: the base must be ${show(shape)}, got ${show(base.shape)}`);
 }
@@ -344,6 +262,30 @@ const sameProjection = (x: FullGenerated, y: FullGenerated): boolean =>
   same(x.code, y.code) &&
   same(x.projection!.basis, y.projection!.basis) &&
   same(x.projection!.base, y.projection!.base);
+
+/** The first elements of each of the last axes. */
+export const windowOf = (x: Tensor, shape: Shape): Tensor =>
+  shape.reduce((y, n, k) => slice(y, k - shape.length, 0, n), x);
+
+/** Values per task `[T,c]` repeated for each of the task's rows: `[N,c]`. */
+export const spreadToRows = (perTask: Tensor, rows: Tensor, count: number): Tensor =>
+  raggedMatmul(full([count, 1], 1, perTask.backend), expand(perTask, 1), rows);
+
+/** y + x · base, where there is a base. */
+export const addBase = (y: Tensor, x: Tensor, base: Part): Tensor => (base ? add(y, matmul(x, base)) : y);
+
+/** `generateApply` on rows `[T,n,i]`, or on `[N,i]` with offsets. */
+export function generateRows(
+  code: Tensor,
+  basis: Tensor,
+  x: Tensor,
+  offsets: Tensor | undefined,
+  base: Part = null,
+): Tensor {
+  const merged = x.rank === 2 ? x : reshape(x, [x.shape[0] * x.shape[1], x.shape[2]]);
+  const y = generateApply({ code, basis, base, x: merged, offsets });
+  return x.rank === 2 ? y : reshape(y, [...x.shape.slice(0, -1), y.shape[1]]);
+}
 
 /** The weight as a tensor, whatever it is: `[T, ...shape]` if it was generated. */
 export const plain = (w: Weight): Tensor => (w instanceof Generated ? w.materialise() : w);

@@ -28,6 +28,8 @@ export interface LinearShapes {
   /** For a chunked weight: how many chunks (C), and elements of one. */
   readonly chunks?: number;
   readonly chunk?: number;
+  /** The element of the first chunk a chunked weight begins with; 0 unless given. */
+  readonly start?: number;
   /** A part all tasks share is added. */
   readonly base?: boolean;
   /** The basis is a window of a wider one; reordering copies it first. */
@@ -87,11 +89,33 @@ export const planning = { maxBytes: Infinity };
 /** More parts cost more in kernels than they save in memory. */
 const MOST_PARTS = 256;
 
-const available: Readonly<Record<LinearShapes['kind'], readonly Strategy[]>> = {
-  full: ['materialise', 'fused', 'reorder'],
-  chunked: ['materialise'],
-  lowRank: ['materialise', 'lowRank'],
-};
+/**
+ * How chunks lie to the rows of a matrix `[in,out]`: whole rows in each, several to a row, or (null) neither, so that
+ * no part of x meets one chunk alone.
+ */
+export function chunksLie({ chunk = 0, start = 0, out }: LinearShapes): 'rows' | 'columns' | null {
+  if (chunk === 0 || out === 0) return null;
+  if (chunk % out === 0 && start % out === 0) return 'rows';
+  return out % chunk === 0 && start % chunk === 0 ? 'columns' : null;
+}
+
+/** The plans a weight of these sizes has. */
+export function strategiesFor(shapes: LinearShapes): readonly Strategy[] {
+  if (shapes.kind === 'full') return ['materialise', 'fused', 'reorder'];
+  if (shapes.kind === 'lowRank') return ['materialise', 'lowRank'];
+  const lie = chunksLie(shapes);
+  if (!lie) return ['materialise'];
+  return lie === 'rows' ? ['materialise', 'fused', 'reorder'] : ['materialise', 'reorder'];
+}
+
+/** Why a weight has not a plan. */
+function without(strategy: Strategy, { kind, out, chunk = 0 }: LinearShapes): string {
+  if (kind === 'lowRank') return 'x · a · b makes no W, and fewer products than any other way without one';
+  if (strategy === 'lowRank') return 'a sum over the code has no factors of low rank';
+  if (chunk < out)
+    return 'one element of x meets each chunk, whose tile is used once: reorder is that product';
+  return `chunks of ${chunk} and rows of ${out} do not end together, so no part of x meets one chunk alone`;
+}
 
 /** A product `[m,k] · [k,n]` of each of `T` tasks. Everything passes memory once. */
 const each = (what: string, T: number, m: number, k: number, n: number): PlanStep => ({
@@ -141,33 +165,79 @@ function stepsOf(strategy: Strategy, s: LinearShapes): PlanStep[] {
         each('y = x · W', T, n, i, o),
       ];
     case 'fused':
-      return [
-        {
-          what: 'y = x · (code · basis), tile by tile',
-          kind: 'tile',
-          tasks: T,
-          lines: T * n,
-          flops: 2 * T * i * o * (E + n),
-          bytes: 4 * (T * E + E * i * o + (base ? i * o : 0) + T * n * (i + o)),
-        },
-      ];
+      return s.kind === 'chunked'
+        ? chunkTiles(s)
+        : [
+            {
+              what: 'y = x · (code · basis), tile by tile',
+              kind: 'tile',
+              tasks: T,
+              lines: T * n,
+              flops: 2 * T * i * o * (E + n),
+              bytes: 4 * (T * E + E * i * o + (base ? i * o : 0) + T * n * (i + o)),
+            },
+          ];
     case 'reorder':
-      return [
-        ...(windowed ? [pass('basis made dense', E * i, 0, 2 * E * i * o)] : []),
-        {
-          what: 'code ⊗ x',
-          kind: 'outer',
-          tasks: T,
-          lines: T * n * E,
-          flops: T * n * E * i,
-          bytes: 4 * T * (E + n * i + n * E * i),
-        },
-        shared('y = (code ⊗ x) · basis', 'contract', T * n, E * i, o),
-        ...fromBase,
-      ];
+      return s.kind === 'chunked'
+        ? [...chunkCodes(s), ...fromBase]
+        : [
+            ...(windowed ? [pass('basis made dense', E * i, 0, 2 * E * i * o)] : []),
+            {
+              what: 'code ⊗ x',
+              kind: 'outer',
+              tasks: T,
+              lines: T * n * E,
+              flops: T * n * E * i,
+              bytes: 4 * T * (E + n * i + n * E * i),
+            },
+            shared('y = (code ⊗ x) · basis', 'contract', T * n, E * i, o),
+            ...fromBase,
+          ];
     case 'lowRank':
       return [each('h = x · a', T, n, i, E), each('y = h · b', T, n, E, o), ...fromBase];
   }
+}
+
+/** (code of x's rows) · basis: the chunks' codes take the place of the weights. */
+function chunkCodes({
+  tasks: T,
+  rows: n,
+  in: i,
+  out: o,
+  code: E,
+  chunks = 1,
+  chunk = 1,
+}: LinearShapes): PlanStep[] {
+  const high = chunk / o;
+  return high >= 1
+    ? [each('z = code · x', T * n, E, chunks, high), shared('y = z · basis', 'contract', T * n, E * high, o)]
+    : [
+        each('z = x · code', T, n, i, E / high),
+        shared('y = z · basis', 'contract', (T * n) / high, E, chunk),
+      ];
+}
+
+/** A chunk after the other: its part of x times its tiles, added to the others'. */
+function chunkTiles({
+  tasks: T,
+  rows: n,
+  out: o,
+  code: E,
+  chunks = 1,
+  chunk = 1,
+  base,
+}: LinearShapes): PlanStep[] {
+  const tile: PlanStep = {
+    what: 'y += x · (code · basis), tile by tile',
+    kind: 'tile',
+    tasks: T,
+    lines: T * n,
+    flops: 2 * T * chunk * (E + n),
+    bytes: 4 * (T * E + E * chunk + (base ? chunk : 0) + T * n * (chunk / o + o)),
+  };
+  return Array.from({ length: chunks }, (_, k) =>
+    k === 0 ? [tile] : [tile, pass('sum of both', T * n, T * n * o, 3 * T * n * o)],
+  ).flat();
 }
 
 /** Bytes of what a plan makes beside its result; with gradients, of theirs too. */
@@ -175,10 +245,11 @@ function workspaceOf(strategy: Strategy, s: LinearShapes, pass: Pass): number {
   const { tasks: T, rows: n, in: i, out: o, code: E, windowed, base } = s;
   const twice = pass === 'fwd' ? 1 : 2;
   const fromBase = base ? T * n * o : 0;
+  const coded = T * n * E * Math.max((s.chunk ?? 0) / o, 1) * Math.max(o / (s.chunk ?? o), 1);
   const elements = {
     materialise: twice * T * Math.max(i * o, (s.chunks ?? 1) * (s.chunk ?? 0)),
-    fused: 0,
-    reorder: twice * (T * n * E * i + (windowed ? E * i * o : 0)) + fromBase,
+    fused: s.kind === 'chunked' ? twice * T * n * o : 0,
+    reorder: twice * (s.kind === 'chunked' ? coded : T * n * E * i + (windowed ? E * i * o : 0)) + fromBase,
     lowRank: twice * T * n * E + fromBase,
   };
   return 4 * elements[strategy];
@@ -226,11 +297,11 @@ export function planLinear(shapes: LinearShapes, options: PlanOptions = {}): Lin
   const { tasks, rows, in: i, out, code } = shapes;
   for (const [name, n] of Object.entries({ tasks, rows, in: i, out, code }))
     if (!(n >= 0 && n < Infinity)) throw new ArgumentError(`planLinear: ${name} must be a size, got ${n}`);
-  const ways = available[shapes.kind];
+  const ways = strategiesFor(shapes);
   const { strategy: wanted, pass = 'fwd', maxBytes = planning.maxBytes } = options;
   if (wanted && !ways.includes(wanted))
     throw new ArgumentError(
-      `planLinear: a ${shapes.kind} weight has the plans ${ways.join(', ')}, not ${wanted}`,
+      `planLinear: a ${shapes.kind} weight has the plans ${ways.join(', ')}, not ${wanted}: ${without(wanted, shapes)}`,
     );
   const machine = machineNamed(options.machine ?? 'cpu');
   const candidates = ways
