@@ -35,9 +35,9 @@ describe.each(['all', 'logits'] as const)('hyperTransformer, %s generated', gene
     const learner = meta.hyperTransformer(inShape, { ...small, generate });
     // Moved off the start, where what is added to the class means is zero.
     const params = learner.init(key(0));
-    const [forLogits, forDelta] = [params.logits, params.logits.delta];
-    const delta = tree.map((p: Tensor) => add(p, mul(normal(key(3), p.shape), 0.1)), forDelta);
-    return { learner, params: { ...params, logits: { ...forLogits, delta } } };
+    const { logits } = params.shared;
+    const delta = tree.map((p: Tensor) => add(p, mul(normal(key(3), p.shape), 0.1)), logits.delta);
+    return { learner, params: { ...params, shared: { ...params.shared, logits: { ...logits, delta } } } };
   };
 
   test('a task is answered by a network of its own, made whole', () => {
@@ -46,7 +46,7 @@ describe.each(['all', 'logits'] as const)('hyperTransformer, %s generated', gene
     const together = learner.predict(params, { x: shown, y }, asked, ways);
     const alone = learner.predict(params, { x: one(shown), y: one(y) }, one(asked), ways);
     expectSameTree(one(together), alone, 1e-12);
-    expect('generator' in params.blocks[0]).toBe(generate === 'all');
+    expect(params.generators).toHaveLength(generate === 'all' ? 2 : 0);
   });
 
   test('neither the order of support rows nor that of other queries is seen; classes are only renamed', () => {

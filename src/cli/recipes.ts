@@ -39,10 +39,12 @@ import { batchNorm, cell, dense, flatten, fourierFeatures, serial } from '../nn/
 import { gelu, normal, relu, split } from '../ops/index.js';
 import {
   adam,
+  byPart,
   chain,
   clipByGlobalNorm,
   cosineSchedule,
   linearSchedule,
+  type Schedule,
   sgd,
   type Transform,
   warmupSchedule,
@@ -196,14 +198,17 @@ const noNormByBatch = (family: TaskFamily, method: Method): ArgumentError =>
     `train: --transductive is for embeddings by conv4; expected none for ${method} on ${family.name}`,
   );
 
-/** Adam whose rate rises for 200 steps and falls to a hundredth along a cosine; gradients have norm `clip` at most. */
+/** A rate that rises for 200 steps and falls to a hundredth along a cosine. */
+function warmCosine(peak: number, steps: number): Schedule {
+  const rise = Math.min(200, Math.ceil(steps / 10));
+  return warmupSchedule(rise, cosineSchedule(peak, Math.max(steps - rise, 1), { floor: 0.01 }));
+}
+
+/** Adam by such a rate; gradients have norm `clip` at most. */
 const adamTo =
   (peak: number, clip: number) =>
-  (steps: number): Transform<any> => {
-    const rise = Math.min(200, Math.ceil(steps / 10));
-    const rate = cosineSchedule(peak, Math.max(steps - rise, 1), { floor: 0.01 });
-    return chain(clipByGlobalNorm(clip), adam(warmupSchedule(rise, rate)));
-  };
+  (steps: number): Transform<any> =>
+    chain(clipByGlobalNorm(clip), adam(warmCosine(peak, steps)));
 
 /**
  * 10 support rows, as in the sinusoid experiments of Finn et al. 2017; the target is their 40-40 network. Learners that
@@ -420,7 +425,15 @@ function classification(family: TaskFamily, { method, transductive }: RecipeOpti
     case 'hypertransformer':
     case 'hypertransformer-logits': {
       const generate = method === 'hypertransformer' ? 'all' : 'logits';
-      return { ...common, learner: hyperTransformer(inShape, { generate }) };
+      return {
+        ...common,
+        learner: hyperTransformer(inShape, { generate }),
+        optimiser: steps =>
+          chain(
+            clipByGlobalNorm(10),
+            byPart({ shared: adam(warmCosine(6e-3, steps)), generators: adam(warmCosine(2e-3, steps)) }),
+          ),
+      };
     }
     case 'maml':
     case 'fomaml':

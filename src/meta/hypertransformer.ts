@@ -41,10 +41,19 @@ export interface HyperTransformerOptions {
 
 /** Parameters of `hyperTransformer`. */
 export interface HyperTransformerParams {
-  readonly features: any;
-  /** One for each convolution and norm: the part of its parameters all tasks share, and what generates the rest. */
-  readonly blocks: readonly { readonly shared: any; readonly generator?: any }[];
-  readonly logits: { readonly token: any; readonly mix: any; readonly delta: any; readonly logScale: Tensor };
+  /** What all tasks share: of the features, of each convolution and its norm, and of the logits. */
+  readonly shared: {
+    readonly features: any;
+    readonly blocks: readonly any[];
+    readonly logits: {
+      readonly token: any;
+      readonly mix: any;
+      readonly delta: any;
+      readonly logScale: Tensor;
+    };
+  };
+  /** What generates the rest of each convolution and its norm; none where only the logits are generated. */
+  readonly generators: readonly any[];
 }
 
 /**
@@ -100,7 +109,7 @@ export function hyperTransformer(
       };
     },
     /** The layer of each task's network, from the tokens of its support images `[T, S, ...]`. */
-    apply: ({ shared, generator: own }: any, images: Tensor, l: number) => {
+    apply: (shared: any, own: any, images: Tensor, l: number) => {
       const [T] = images.shape;
       const slots = broadcastTo(own.slots, [T, channels, width]);
       const rows = mix.apply(own.mix, concat([slots, token.apply(own.token, images)], 1));
@@ -119,12 +128,12 @@ export function hyperTransformer(
   };
 
   /** The task's network: parameters of its blocks, and the support set's embedding. */
-  const generateBlocks = (params: HyperTransformerParams, x: Tensor, features: Tensor) => {
+  const generateBlocks = ({ shared, generators }: HyperTransformerParams, x: Tensor, features: Tensor) => {
     let z = x;
-    const theta = params.blocks.map((own, l) => {
+    const theta = shared.blocks.map((own, l) => {
       const input = intoBlock(z, l);
-      const tokens = concat([features, mean(input, [-3, -2])], -1);
-      const layer = own.generator ? generator.apply(own, tokens, l) : own.shared;
+      const images = concat([features, mean(input, [-3, -2])], -1);
+      const layer = generate === 'all' ? generator.apply(own, generators[l], images, l) : own;
       z = block.apply(layer, input);
       return layer;
     });
@@ -133,10 +142,15 @@ export function hyperTransformer(
   /** The relu before a block rather than behind it: the last one's output may point anywhere. */
   const intoBlock = (z: Tensor, l: number): Tensor => (l === 0 ? z : relu(z));
 
-  const classifier = (params: HyperTransformerParams, shared: Tensor, z: Tensor, y: Tensor, ways: number) => {
-    const { logits } = params;
+  const classifier = (
+    { shared: { logits } }: HyperTransformerParams,
+    features: Tensor,
+    z: Tensor,
+    y: Tensor,
+    ways: number,
+  ) => {
     const means = classMeans(z, y, ways);
-    const rows = token.apply(logits.token, concat([classMeans(shared, y, ways), means], -1));
+    const rows = token.apply(logits.token, concat([classMeans(features, y, ways), means], -1));
     const added = delta.apply(logits.delta, mix.apply(logits.mix, rows));
     return movedMeans(means, added, logits.logScale);
   };
@@ -144,24 +158,25 @@ export function hyperTransformer(
   return {
     init(key) {
       const [forFeatures, forToken, forMix, forDelta, ...rest] = split(key, 4 + 2 * blocks);
+      const each = <R>(f: (l: number) => R): R[] => Array.from({ length: blocks }, (_, l) => f(l));
       return {
-        features: features.init(forFeatures, inShape),
-        blocks: Array.from({ length: blocks }, (_, l) => ({
-          shared: block.init(rest[2 * l], shapes[l]),
-          ...(generate === 'all' && { generator: generator.init(rest[2 * l + 1], l) }),
-        })),
-        logits: {
-          token: token.init(forToken, [seen + made]),
-          mix: mix.init(forMix, [width]),
-          delta: delta.init(forDelta, [width]),
-          logScale: zeros([]),
+        shared: {
+          features: features.init(forFeatures, inShape),
+          blocks: each(l => block.init(rest[2 * l], shapes[l])),
+          logits: {
+            token: token.init(forToken, [seen + made]),
+            mix: mix.init(forMix, [width]),
+            delta: delta.init(forDelta, [width]),
+            logScale: zeros([]),
+          },
         },
+        generators: generate === 'all' ? each(l => generator.init(rest[2 * l + 1], l)) : [],
       };
     },
     predict(params, { x: shown, y }: Examples, x, ways) {
-      const shared = features.apply(params.features, shown);
-      const { theta, embedded } = generateBlocks(params, shown, shared);
-      const { w, b } = classifier(params, shared, embedded, y, ways);
+      const seen = features.apply(params.shared.features, shown);
+      const { theta, embedded } = generateBlocks(params, shown, seen);
+      const { w, b } = classifier(params, seen, embedded, y, ways);
       const z = theta.reduce((h, own, l) => block.apply(own, intoBlock(h, l)), x);
       return linear(flat.apply({}, z), w, b);
     },
