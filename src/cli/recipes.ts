@@ -431,7 +431,7 @@ function classification(family: TaskFamily, { method, transductive }: RecipeOpti
         optimiser: steps =>
           chain(
             clipByGlobalNorm(10),
-            byPart({ shared: adam(warmCosine(6e-3, steps)), generators: adam(warmCosine(2e-3, steps)) }),
+            byPart({ shared: adam(warmCosine(6e-3, steps)), generators: adam(warmCosine(1.5e-3, steps)) }),
           ),
       };
     }
