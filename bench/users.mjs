@@ -41,13 +41,14 @@ globalThis.gc?.();
 const before = memory('VmRSS');
 
 const keys = wl.split(wl.key(0), 3);
-// Compiled, so that a draw takes no memory beside its result.
+// Compiled, so that a draw takes no memory beside its result and temporaries, which the steps after it use again; the
+// largest first, so that these need not grow.
 const draw = (key, shape, width) => wl.compile(key => wl.uniform(key, shape, -width, width))(key);
+const x = draw(keys[2], [T, widths[0]], 1);
 const params = {
   code: draw(keys[0], [T, E], 1),
   basis: draw(keys[1], [E, weights], 3 / Math.sqrt(E * widths[0])),
 };
-const x = draw(keys[2], [T, widths[0]], 1);
 await wl.sync();
 
 const loss = ({ code, basis }, rows) => {

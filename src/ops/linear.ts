@@ -9,12 +9,14 @@ import { type Shape, show, sizeOf } from '../core/shape.js';
 import { Tensor, withBackend } from '../core/tensor.js';
 import * as tree from '../core/tree.js';
 import {
+  choose,
   type LinearPlan,
   type LinearShapes,
   type PlanOptions,
   planLinear,
   type Strategy,
   strategiesFor,
+  together,
 } from '../program/plan.js';
 import { machineOf } from '../program/rates.js';
 import { concat } from './concat.js';
@@ -22,7 +24,6 @@ import { tensor } from './create.js';
 import { checkpoint } from './custom.js';
 import { add } from './elementwise.js';
 import {
-  type FullGenerated,
   Generated,
   materialise,
   plain,
@@ -122,7 +123,7 @@ export function applyWeight(x: Tensor, w: Weight, rows: Tensor | undefined, stra
   }
   if (w.applyItself) return w.applyItself(x, { rows, strategy });
   const perTask = rows ? x.shape[0] / Math.max(w.tasks, 1) : sizeOf(x.shape.slice(1, -1));
-  const chosen = planOf(w, perTask, {
+  const chosen = planBy(choose, w, perTask, {
     strategy,
     machine: machineOf(x.backend),
     pass: x.deps === 0 ? undefined : 'fwdbwd',
@@ -171,13 +172,21 @@ export function byTask(x: Tensor, f: (merged: Tensor) => Tensor): Tensor {
  * Filters `[kh,kw,c,o]` are planned as the matrix `[kh·kw·c,o]`, rows being the pixels they yield for each task.
  * Throws ShapeError for a vector, ArgumentError for an adapted weight.
  */
-export function planOf(w: Generated, rows: number, options: LinearPlanOptions = {}): LinearPlan {
+export const planOf = (w: Generated, rows: number, options: LinearPlanOptions = {}): LinearPlan =>
+  planBy(planLinear, w, rows, options);
+
+function planBy<P>(
+  plan: (shapes: LinearShapes, options: PlanOptions) => P,
+  w: Generated,
+  rows: number,
+  options: LinearPlanOptions,
+): P {
   const { own, shared } = w.parts();
   const sizes = sizesOf(w, rows);
   const carries = [...own, ...shared].some(({ deps }) => deps !== 0);
   const { strategy: wanted } = options;
   const strategy = Array.isArray(wanted) ? wanted.find(way => strategiesFor(sizes).includes(way)) : wanted;
-  return planLinear(sizes, { ...options, strategy, pass: options.pass ?? (carries ? 'fwdbwd' : 'fwd') });
+  return plan(sizes, { ...options, strategy, pass: options.pass ?? (carries ? 'fwdbwd' : 'fwd') });
 }
 
 /** The plans a generated weight has. Throws as `planOf`. */
@@ -193,8 +202,8 @@ function sizesOf(w: Generated, rows: number): LinearShapes {
 }
 
 /**
- * The tree with those generated weights materialised for which that is the plan at `rows` rows per task: all pieces of
- * a projection by one product where each of its matrices would be materialised anyway. The others stay generated.
+ * The tree with the weights of those projections materialised, at `rows` rows per task, whose pieces cost less made by
+ * one product than each by its own plan. The others stay generated.
  */
 export function weave<T>(theta: T, rows: number, options: LinearPlanOptions = {}): T {
   if (options.strategy === 'materialise') return materialise(theta) as T;
@@ -204,11 +213,8 @@ export function weave<T>(theta: T, rows: number, options: LinearPlanOptions = {}
     const planned = pieces.filter(
       ({ weightShape: { length } }) => length === 2 || (length > 2 && options.strategy),
     );
-    const whole = (w: FullGenerated) => {
-      const { strategy, parts } = planOf(w, rows, options);
-      return strategy === 'materialise' && parts === 1;
-    };
-    if (planned.every(whole)) for (const [piece, w] of weaveProjection(pieces)) woven.set(piece, w);
+    if (together(planned.map(w => planBy(choose, w, rows, options))))
+      for (const [piece, w] of weaveProjection(pieces)) woven.set(piece, w);
   }
   return woven.size === 0 ? theta : tree.map(leaf => woven.get(leaf) ?? leaf, theta);
 }

@@ -4,7 +4,7 @@
  * tested and overridden without running anything.
  */
 import { ArgumentError, MemoryContractError } from '../core/errors.js';
-import { type Machine, machines, type Pass, type PlanStep, secondsOf } from './rates.js';
+import { type Machine, machines, type Pass, type PlanStep, type StepKind, secondsOf } from './rates.js';
 
 /**
  * - `materialise`: W[t] = Σ_e code[t,e] basis[e], then one product per task.
@@ -52,7 +52,7 @@ export interface Candidate {
   readonly seconds: number;
 }
 
-export interface LinearPlan {
+export interface LinearChoice {
   readonly shapes: LinearShapes;
   readonly machine: Machine;
   readonly pass: Pass;
@@ -63,6 +63,9 @@ export interface LinearPlan {
   readonly forced: boolean;
   /** Cheapest first. */
   readonly candidates: readonly Candidate[];
+}
+
+export interface LinearPlan extends LinearChoice {
   /** The choice, each candidate's cost, and why the others lose. */
   explain(): string;
 }
@@ -88,6 +91,9 @@ export const planning = { maxBytes: Infinity };
 
 /** More parts cost more in kernels than they save in memory. */
 const MOST_PARTS = 256;
+
+/** Rows of a task from which on the fused plan makes tiles of its weight. */
+const TILED_ROWS = 2;
 
 /**
  * How chunks lie to the rows of a matrix `[in,out]`: whole rows in each, several to a row, or (null) neither, so that
@@ -135,9 +141,15 @@ const shared = (what: string, kind: 'weave' | 'contract', m: number, k: number, 
   flops: 2 * m * k * n,
   bytes: 4 * (m * (k + n) + k * n),
 });
-const pass = (what: string, lines: number, flops: number, elements: number): PlanStep => ({
+const pass = (
+  what: string,
+  lines: number,
+  flops: number,
+  elements: number,
+  kind: StepKind = 'pass',
+): PlanStep => ({
   what,
-  kind: 'pass',
+  kind,
   tasks: 1,
   lines,
   flops,
@@ -165,18 +177,7 @@ function stepsOf(strategy: Strategy, s: LinearShapes): PlanStep[] {
         each('y = x · W', T, n, i, o),
       ];
     case 'fused':
-      return s.kind === 'chunked'
-        ? chunkTiles(s)
-        : [
-            {
-              what: 'y = x · (code · basis), tile by tile',
-              kind: 'tile',
-              tasks: T,
-              lines: T * n,
-              flops: 2 * T * i * o * (E + n),
-              bytes: 4 * (T * E + E * i * o + (base ? i * o : 0) + T * n * (i + o)),
-            },
-          ];
+      return s.kind === 'chunked' ? chunkTiles(s) : tiles(s);
     case 'reorder':
       return s.kind === 'chunked'
         ? [...chunkCodes(s), ...fromBase]
@@ -218,26 +219,23 @@ function chunkCodes({
 }
 
 /** A chunk after the other: its part of x times its tiles, added to the others'. */
-function chunkTiles({
-  tasks: T,
-  rows: n,
-  out: o,
-  code: E,
-  chunks = 1,
-  chunk = 1,
-  base,
-}: LinearShapes): PlanStep[] {
-  const tile: PlanStep = {
-    what: 'y += x · (code · basis), tile by tile',
-    kind: 'tile',
-    tasks: T,
-    lines: T * n,
-    flops: 2 * T * chunk * (E + n),
-    bytes: 4 * (T * E + E * chunk + (base ? chunk : 0) + T * n * (chunk / o + o)),
-  };
+function chunkTiles(s: LinearShapes): PlanStep[] {
+  const { tasks: T, rows: n, out: o, chunks = 1, chunk = 1 } = s;
+  const tile = tiles({ ...s, in: chunk / o });
   return Array.from({ length: chunks }, (_, k) =>
-    k === 0 ? [tile] : [tile, pass('sum of both', T * n, T * n * o, 3 * T * n * o)],
+    k === 0 ? tile : [...tile, pass('sum of both', T * n, T * n * o, 3 * T * n * o)],
   ).flat();
+}
+
+/** Of one row a task, sums over pairs; of more, tiles of weights. */
+function tiles({ tasks: T, rows: n, in: i, out: o, code: E, base }: LinearShapes): PlanStep[] {
+  const operands = T * (E + n * (i + o)) + E * i * o + (base ? i * o : 0);
+  const applied = 2 * T * n * i * o;
+  if (n < TILED_ROWS) return [pass('y = Σ code · x · basis', T * n, E * applied, operands, 'pairs')];
+  return [
+    pass('W = code · basis', T, 2 * T * E * i * o, operands, 'weaveTile'),
+    pass('y = x · W, tile by tile', T * n, applied, 0, 'applyTile'),
+  ];
 }
 
 /** Bytes of what a plan makes beside its result; with gradients, of theirs too. */
@@ -294,6 +292,12 @@ function fitted(strategy: Strategy, s: LinearShapes, machine: Machine, options: 
  * weight does not have, or a size that is none; MemoryContractError, with the shortfall, where no way fits.
  */
 export function planLinear(shapes: LinearShapes, options: PlanOptions = {}): LinearPlan {
+  const choice = choose(shapes, options);
+  return { ...choice, explain: () => explain(choice) };
+}
+
+/** What `planLinear` chooses, without the means to explain it, which a page need not load to predict. */
+export function choose(shapes: LinearShapes, options: PlanOptions = {}): LinearChoice {
   const { tasks, rows, in: i, out, code } = shapes;
   for (const [name, n] of Object.entries({ tasks, rows, in: i, out, code }))
     if (!(n >= 0 && n < Infinity)) throw new ArgumentError(`planLinear: ${name} must be a size, got ${n}`);
@@ -305,7 +309,6 @@ export function planLinear(shapes: LinearShapes, options: PlanOptions = {}): Lin
     );
   const machine = machineNamed(options.machine ?? 'cpu');
   const candidates = ways
-    .filter(way => way !== 'fused' || wanted === 'fused') // by itself once every backend has fast kernels for it
     .map(way => fitted(way, shapes, machine, options))
     .sort((a, b) => Number(a.workspace > maxBytes) - Number(b.workspace > maxBytes) || a.seconds - b.seconds);
   const chosen = candidates.find(c => !wanted || c.strategy === wanted)!;
@@ -317,9 +320,30 @@ export function planLinear(shapes: LinearShapes, options: PlanOptions = {}): Lin
     );
   }
   const { strategy, parts } = chosen;
-  const plan = { shapes, machine, pass, strategy, parts, forced: wanted !== undefined, candidates };
-  return { ...plan, explain: () => explain(plan) };
+  return { shapes, machine, pass, strategy, parts, forced: wanted !== undefined, candidates };
 }
+
+/**
+ * Whether the weights of one projection, planned one by one for the same rows, cost less if one product makes all of
+ * them: no plan is forced to another way, all can be whole, and what the one product saves is more than the plans do.
+ */
+export function together(plans: readonly LinearChoice[]): boolean {
+  const weights = plans.reduce((sum, { shapes }) => sum + shapes.in * shapes.out, 0);
+  let saved = 0;
+  for (const [k, plan] of plans.entries()) {
+    const { shapes, machine, pass, forced, strategy, candidates } = plan;
+    const { parts, steps } = candidates.find(c => c.strategy === 'materialise')!;
+    if (parts > 1 || (forced && strategy !== 'materialise')) return false;
+    const [, ...others] = steps;
+    if (k === 0) others.push(shared('', 'weave', shapes.tasks, shapes.code, weights));
+    saved += planned(plan).seconds;
+    for (const step of others) saved -= secondsOf(step, machine, pass);
+  }
+  return saved >= 0;
+}
+
+const planned = ({ candidates, strategy }: LinearChoice): Candidate =>
+  candidates.find(c => c.strategy === strategy)!;
 
 function machineNamed(machine: string | Machine): Machine {
   if (typeof machine !== 'string') return machine;
@@ -343,9 +367,9 @@ const flopsText = (x: number) => sized(x, ['FLOP', 'kFLOP', 'MFLOP', 'GFLOP', 'T
 const bytesText = (x: number) => sized(x, ['B', 'kB', 'MB', 'GB', 'TB']);
 const timeText = (x: number) => sized(x * 1e9, ['ns', 'us', 'ms', 's']);
 
-function explain(plan: Omit<LinearPlan, 'explain'>): string {
+function explain(plan: LinearChoice): string {
   const { shapes: s, machine, pass, strategy, forced, candidates } = plan;
-  const chosen = candidates.find(c => c.strategy === strategy)!;
+  const chosen = planned(plan);
   const line = (c: Candidate) =>
     `${c.strategy}${c.parts > 1 ? ` in ${c.parts} parts` : ''}: ${flopsText(c.flops)}, ${bytesText(c.bytes)}, ` +
     `${bytesText(c.workspace)} of temporaries, ${timeText(c.seconds)} (${c.steps.map(x => x.what).join('; ')})`;

@@ -15,9 +15,18 @@ export type Pass = 'fwd' | 'fwdbwd';
  * - `outer`: (code ⊗ x), written once.
  * - `contract`: all rows times one shared matrix.
  * - `pass`: an elementwise pass or a copy.
- * - `tile`: weights generated tile by tile and applied at once, never written.
+ * - `weaveTile`, `applyTile`: both, tile by tile, so that no weight is written; the backward pass weaves again.
+ * - `pairs`: sums over all pairs of an element of a code and one of a row, which are written nowhere.
  */
-export type StepKind = 'weave' | 'apply' | 'outer' | 'contract' | 'pass' | 'tile';
+export type StepKind =
+  | 'weave'
+  | 'apply'
+  | 'outer'
+  | 'contract'
+  | 'pass'
+  | 'weaveTile'
+  | 'applyTile'
+  | 'pairs';
 
 /** One kernel of a plan. */
 export interface PlanStep {
@@ -41,6 +50,8 @@ export interface Machine {
   readonly bandwidth: number;
   /** Seconds one kernel costs beside its work. */
   readonly launch: number;
+  /** Share of `flops` that the kernels reach which make no weights (kinds weaveTile, applyTile and pairs). */
+  readonly fused?: number;
   /** Fitted to measurements; a kind that is not there costs what the roofline says. */
   readonly rates?: Rates;
 }
@@ -67,9 +78,9 @@ const featuresOf = ({ tasks, lines, flops, bytes }: PlanStep): number[] => [
 
 /** Round figures by backend: one AVX-512 server core, a data-centre GPU, plain TypeScript. */
 export const machines: Readonly<Record<string, Machine>> = {
-  cpu: { flops: 120e9, bandwidth: 40e9, launch: 2e-6 },
-  webgpu: { flops: 20e12, bandwidth: 2e12, launch: 4e-6 },
-  ref: { flops: 0.3e9, bandwidth: 4e9, launch: 1e-6 },
+  cpu: { flops: 120e9, bandwidth: 40e9, launch: 2e-6, fused: 0.9 },
+  webgpu: { flops: 20e12, bandwidth: 2e12, launch: 4e-6, fused: 0.5 },
+  ref: { flops: 0.3e9, bandwidth: 4e9, launch: 1e-6, fused: 0.5 },
 };
 
 const known = new WeakMap<Backend, Machine>();
@@ -85,11 +96,17 @@ export function machineOf(backend: Backend): Machine {
   return machine;
 }
 
-/** Predicted seconds of a step. By the roofline the gradients cost twice what the step itself does. */
-export function secondsOf(step: PlanStep, { flops, bandwidth, launch, rates }: Machine, pass: Pass): number {
+/**
+ * Predicted seconds of a step. By the roofline the gradients cost twice what the step itself does, and that again
+ * where they weave anew.
+ */
+export function secondsOf(step: PlanStep, machine: Machine, pass: Pass): number {
+  const { flops, bandwidth, launch, fused = 1, rates } = machine;
   const fitted = rates?.[pass][step.kind];
   if (fitted) return featuresOf(step).reduce((sum, x, i) => sum + x * fitted[i], 0);
-  return (pass === 'fwd' ? 1 : 3) * (launch + Math.max(step.flops / flops, step.bytes / bandwidth));
+  const runs = pass === 'fwd' ? 1 : step.kind === 'weaveTile' ? 4 : 3;
+  const reached = flops * (/Tile|pairs/.test(step.kind) ? fused : 1);
+  return runs * (launch + Math.max(step.flops / reached, step.bytes / bandwidth));
 }
 
 /** A plan that was measured. */
