@@ -9,7 +9,6 @@ export { current, memory, scope, Tensor, use, withBackend } from './core/tensor.
 export * as tree from './core/tree.js';
 export * from './hyper/index.js';
 export * as io from './io/index.js';
-export * as meta from './meta/index.js';
 export { dense, serial } from './nn/layers.js';
 export * from './ops/index.js';
 export * from './optim/index.js';

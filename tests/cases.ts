@@ -21,6 +21,7 @@ import {
   far,
   fixed,
   flat,
+  halves,
   ints,
   keyWords,
   mask,
@@ -364,6 +365,12 @@ const indexing: Record<string, Row[]> = {
     row([ints(0, 3, 1)], i => op.oneHot(i, 4), exact),
     row([ints(-1, 4, 2)], i => op.oneHot(i, 4), exact),
     row([below(3, [2, 5])], i => op.oneHot(i, 3), exact),
+  ],
+  widen: [
+    row([keyWords], x => op.where(op.isFinite(op.widen(x)), op.widen(x), 0), exact),
+    row([halves([3, 5])], op.widen, exact),
+    row([halves([5, 4])], x => op.widen(op.transpose(x)), exact),
+    row([halves([2, 0])], op.widen, exact),
   ],
   cast: [
     row([fixed(exactly(-2.7, -0.5, 0, 0.9, 2.7, 1e6))], x => op.cast(x, 'i32'), exact),

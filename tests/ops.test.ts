@@ -258,7 +258,18 @@ describe('any shapes and strides on cpu', () => {
 
 describe('coverage', () => {
   /** Functions of the ops that are no ops: they choose, name or convert. */
-  const helpers = ['broadcastView', 'scalarNamed', 'threefry2x32', 'toTensor', 'windowOver', 'planOf'];
+  const helpers = [
+    ...[
+      'broadcastView',
+      'narrow',
+      'planOf',
+      'plansFor',
+      'scalarNamed',
+      'threefry2x32',
+      'toTensor',
+      'windowOver',
+    ],
+  ];
   const isOp = (value: unknown) => typeof value === 'function' && !/^class\b/.test(String(value));
 
   it('has at least 55 ops, and a row for every one', () => {

@@ -88,6 +88,7 @@ describe('a falsified op', () => {
         stack: 'concat',
         contiguous: 'copy',
         linear: 'matmul',
+        convolve: 'conv2d',
         vectorFor: 'mul',
         materialise: 'matmul',
         projectFull: 'matmul',

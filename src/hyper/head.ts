@@ -46,7 +46,20 @@ export interface BoundHead {
 /** How hidden codes become weights: made before the target is known, bound to it by `hypernet`. */
 export type Head = (specs: readonly ParamSpec[]) => BoundHead;
 
+/** How a head reads its basis: f32 tensors, or (`f16`) words of halves too. */
+export interface BasisFormat {
+  /** Weights of the given shapes, from a code `[T,E]`, a basis of as many columns, and a base `[P]`. */
+  project(code: Tensor, basis: Tensor, base: Tensor | null, shapes: readonly Shape[]): Weight[];
+  /** code · basis `[T,size]`. */
+  times(code: Tensor, basis: Tensor, size: number): Tensor;
+  /** The basis `[E,size]` in f32. */
+  whole(basis: Tensor, size: number): Tensor;
+}
+const f32: BasisFormat = { project: projectFull, times: matmul, whole: basis => basis };
+
 export interface HeadOptions {
+  /** `f16`, to read a basis that `halve` stored in half the bytes; one in f32 is read by either. */
+  readonly basis?: BasisFormat;
   /** Weights are a part all tasks share, learned, plus the generated part. */
   readonly base?: boolean;
   /** Share of the starting variance that is generated, the rest being the base's: 1 without a base, else 0.5. */
@@ -112,7 +125,7 @@ export const readsCode = {
  * basis `[E,P]` and base `[P]`, so that all weights can be made by one product.
  */
 export function fullHead(options: HeadOptions = {}): Head {
-  const { base = true } = options;
+  const { base = true, basis: format = f32 } = options;
   const share = shareOf({ ...options, base });
   return specs => {
     const vars = variances(specs, options);
@@ -127,7 +140,7 @@ export function fullHead(options: HeadOptions = {}): Head {
         return { basis, ...(base && { base: drawBase(forBase, specs, shared) }) };
       },
       weights: (params: { basis: Tensor; base?: Tensor }, hidden) =>
-        projectFull(
+        format.project(
           hidden,
           params.basis,
           params.base ?? fixedBase(specs),
@@ -158,7 +171,7 @@ export interface ChunkedOptions extends HeadOptions {
  * scales cannot start at exactly 0: they start with a hundredth of the variance of their layer's weights.
  */
 export function chunkedHead(options: ChunkedOptions): Head {
-  const { chunk, slot = 32, base = false } = options;
+  const { chunk, slot = 32, base = false, basis: format = f32 } = options;
   if (!(Number.isInteger(chunk) && chunk > 0))
     throw new ArgumentError(`chunkedHead: chunk must be a size, got ${chunk}`);
   const share = shareOf({ ...options, base });
@@ -190,11 +203,12 @@ export function chunkedHead(options: ChunkedOptions): Head {
       },
       weights: (params: { basis: Tensor; base?: Tensor }, hidden) => {
         const bases = basesOf(params.base ?? fixedBase(specs), specs);
+        const basis = format.whole(params.basis, chunk);
         return specs.map((spec, i) => {
           const first = Math.floor(offsets[i] / chunk);
           const last = Math.ceil(offsets[i + 1] / chunk);
           const code = mul(slice(hidden, 1, first, last), gains[i]);
-          return new ChunkedGenerated(code, params.basis, spec.shape, bases[i], offsets[i] - first * chunk);
+          return new ChunkedGenerated(code, basis, spec.shape, bases[i], offsets[i] - first * chunk);
         });
       },
     };
@@ -213,7 +227,7 @@ export interface LowRankOptions extends HeadOptions {
  * those too small to gain, biases among them, are generated as they are, as plain tensors. One projection makes all.
  */
 export function lowRankHead(options: LowRankOptions): Head {
-  const { rank, scale = 1, base = true } = options;
+  const { rank, scale = 1, base = true, basis: format = f32 } = options;
   if (!(Number.isInteger(rank) && rank > 0))
     throw new ArgumentError(`lowRankHead: rank must be a size, got ${rank}`);
   const share = shareOf({ ...options, base });
@@ -253,7 +267,9 @@ export function lowRankHead(options: LowRankOptions): Head {
       },
       weights: (params: { basis: Tensor; base?: Tensor }, hidden) => {
         const T = hidden.shape[0];
-        const made = unpack(matmul(hidden, params.basis), sizes).map((x, i) => reshape(x, [T, ...shapes[i]]));
+        const made = unpack(format.times(hidden, params.basis, total(sizes)), sizes).map((x, i) =>
+          reshape(x, [T, ...shapes[i]]),
+        );
         const bases = basesOf(params.base ?? fixedBase(specs), specs);
         let next = 0;
         return specs.map((spec, i) => {

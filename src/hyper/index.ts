@@ -14,7 +14,9 @@ export {
   type TargetShapes,
   taskId,
 } from './condition.js';
+export { f16, halve } from './half.js';
 export {
+  type BasisFormat,
   type BoundHead,
   type ChunkedOptions,
   chunkedHead,

@@ -146,7 +146,7 @@ function partsOf(theta: unknown): { tasks: number; weights: number; parts: Part[
     if (leaf instanceof FullGenerated) parts.push(productPart(fullProduct(leaf.code, leaf.basis, leaf.base)));
     else if (leaf instanceof ChunkedGenerated) parts.push(...places(leaf).map(productPart));
     else if (leaf instanceof LowRankGenerated) parts.push(lowRankPart(leaf));
-    else parts.push(plainPart(leaf as Tensor));
+    else parts.push(plainPart(leaf instanceof Generated ? leaf.materialise() : (leaf as Tensor)));
   }
   return { tasks, weights, parts };
 }

@@ -1,8 +1,4 @@
-/** Learning from tasks: episodes, inner loops, learners, training and evaluation. */
-export { type AdaptOptions, adapt, perTask } from './adapt.js';
-export { type CaviaOptions, cavia } from './cavia.js';
-export { packState, unpackParams, unpackState } from './checkpoint.js';
-export { type ClassifierParams, classMeans, generatedClassifier, prototypes } from './classes.js';
+/** Learning from tasks, and systems of the literature made of it. */
 export {
   accuracyOn,
   type ContinualLearner,
@@ -15,29 +11,12 @@ export {
   separateNetworks,
   trainContinual,
 } from './continual.js';
-export { type SupportUse, supportUse } from './diagnose.js';
-export { conv4, imageNorm } from './embedding.js';
-export {
-  drawEpisodes,
-  type Episodes,
-  type Examples,
-  type Metric,
-  metricOf,
-  taskLosses,
-  taskScores,
-  toEpisodes,
-} from './episodes.js';
-export { type EvaluateOptions, evaluate, type Summary, summarise } from './evaluate.js';
-export { type GaussianLearner, gaussianLearner, gaussianLoss, type Moments } from './gaussian.js';
-export { fineTuned, hypernetLearner, latentLearner } from './hypernet.js';
 export {
   type HyperTransformerOptions,
   type HyperTransformerParams,
   hyperTransformer,
 } from './hypertransformer.js';
-export { type InnerSgdOptions, innerSgd } from './innerSgd.js';
-export { keyOf, type Learner, queryScores, trainingLoss } from './learner.js';
-export { anil, type MamlOptions, maml, metaSgd, pretrained, reptile } from './maml.js';
+export * from './learners.js';
 export {
   architectureSearch,
   type GeneratedNetworks,
@@ -47,8 +26,3 @@ export {
   type MetaNetworksParams,
   metaNetworks,
 } from './metanetworks.js';
-export { type NoiseLearner, type NoiseOptions, noiseLearner } from './noise.js';
-export { type RidgeParams, ridgeLearner } from './ridge.js';
-export { type CurveOptions, type CurvePoint, paired, type Start, startCurve } from './starts.js';
-export { initialState, type Training, type TrainingState, type TrainOptions, train } from './trainer.js';
-export { trainValidated, type ValidatedBest, type ValidatedState, type Validation } from './validate.js';

@@ -1,7 +1,6 @@
 /** Layers `{ params, init, outShape, apply }` and losses. */
 export { type AttentionOptions, attention, type TransformerOptions, transformer } from './attention.js';
 export { dropout, embedding } from './basic.js';
-export { type Architecture, architectureEntropy, CELL_OPS, type Cell, type CellOps, cell } from './cell.js';
 export { avgPool, conv2d, flatten, maxPool } from './conv.js';
 export { dense, type WeightOptions } from './dense.js';
 export { fourierFeatures } from './fourier.js';

@@ -43,7 +43,7 @@ export type KindSizes = Pick<
  * Every part is a direct property, which is how a scope finds the memory to keep.
  */
 export abstract class Generated extends tree.Opaque {
-  abstract readonly kind: 'full' | 'chunked' | 'lowRank' | 'fast';
+  abstract readonly kind: 'full' | 'chunked' | 'lowRank' | 'fast' | 'half';
   override readonly choices =
     'use materialise(theta) for plain tensors, or differentiate with respect to phi or the code';
 

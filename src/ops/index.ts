@@ -20,6 +20,7 @@ export {
   projectFull,
   type Weight,
 } from './generated.js';
+export { HalfGenerated, narrow, widen } from './half.js';
 export {
   type LinearOptions,
   linear,

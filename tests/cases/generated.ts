@@ -58,6 +58,20 @@ export const generated: Record<string, Row[]> = {
       accumulated,
     ),
   ],
+  convolve: [
+    ...(['materialise', 'fused', 'reorder'] as const).map(strategy =>
+      row(
+        [wide([2, 1, 4, 3, 2]), wide([2, 3]), wide([3, 2, 2, 2, 3]), wide([2, 2, 2, 3])],
+        (x, ...w) => op.convolve(x, full(...w), { stride: [1, 2], padding: 'same', strategy }),
+        accumulated,
+      ),
+    ),
+    row(
+      [wide([2, 1, 4, 3, 2]), wide([2, 8, 1]), wide([2, 1, 3]), wide([2, 2, 2, 3])],
+      (x, a, b, base) => op.convolve(x, new op.LowRankGenerated(a, b, 0.7, base, base.shape)),
+      accumulated,
+    ),
+  ],
   generateApply: [
     row([wide([2, 3]), wide([3, 4, 5]), wide([6, 4])], generateApply, accumulated),
     row([wide([3, 2]), wide([2, 1, 3]), wide([3, 1]), wide([1, 3])], generateApply, accumulated),

@@ -68,6 +68,16 @@ export const ints = (...values: number[]): Input => {
 };
 export const keyWords: Input = random => ({ shape: [2], values: Uint32Array.of(random.u32(), random.u32()) });
 
+/** Pairs of halves that are numbers, the smallest among them. */
+export const halves =
+  (shape: Shape): Input =>
+  random => ({
+    shape,
+    values: Uint32Array.from({ length: sizeOf(shape) }, (_, i) =>
+      i === 0 ? 0x80010001 : (random.u32() & 0xbbffbbff) >>> 0,
+    ),
+  });
+
 export const moves: Tolerance = {
   value: 0,
   gradient: 2e-6,

@@ -37,6 +37,10 @@ function cast({ ins: [x], outs: [y] }: Call): Pass[] {
   ];
 }
 
+const widen = ({ ins: [x], outs: [y] }: Call): Pass[] => [
+  perElement(size(y), { bodies: ['widen'], access: [flat('x', x), flat('y', y, 'raw')] }),
+];
+
 function argmax({ ins: [x], outs: [y] }: Call): Pass[] {
   const kept = x.shape.length - 1;
   return [
@@ -219,5 +223,6 @@ export const kernels: ReadonlyMap<string, Lowering> = new Map(
     softmax: softmaxWith('exp(x) / sum'),
     sumPool,
     take,
+    widen,
   }),
 );
