@@ -128,13 +128,13 @@ export async function timePlans(
   return least;
 }
 
-const CALIBRATED = 96;
+const CALIBRATED = 192;
 /** Operations and temporaries of what is measured to calibrate: enough to leave every cache. */
 const CALIBRATED_FLOPS = 4e9;
 const CALIBRATED_BYTES = 2 ** 28;
 
 /**
- * Fits rates to every plan of 96 shapes that suite I does not have, with and without bases, of both kinds of weights.
+ * Fits rates to every plan of 192 shapes that suite I does not have, with and without bases, of both kinds of weights.
  */
 export async function calibrate(backend: Backend): Promise<{ rates: Rates; samples: number }> {
   const samples: Sample[] = [];

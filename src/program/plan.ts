@@ -147,10 +147,11 @@ const pass = (
   flops: number,
   elements: number,
   kind: StepKind = 'pass',
+  tasks = 1,
 ): PlanStep => ({
   what,
   kind,
-  tasks: 1,
+  tasks,
   lines,
   flops,
   bytes: 4 * elements,
@@ -229,12 +230,14 @@ function chunkTiles(s: LinearShapes): PlanStep[] {
 
 /** Of one row a task, sums over pairs; of more, tiles of weights. */
 function tiles({ tasks: T, rows: n, in: i, out: o, code: E, base }: LinearShapes): PlanStep[] {
-  const operands = T * (E + n * (i + o)) + E * i * o + (base ? i * o : 0);
+  const operands = T * E + E * i * o + (base ? i * o : 0);
+  const passed = T * n * (i + o);
   const applied = 2 * T * n * i * o;
-  if (n < TILED_ROWS) return [pass('y = Σ code · x · basis', T * n, E * applied, operands, 'pairs')];
+  if (n < TILED_ROWS)
+    return [pass('y = (code ⊗ x) · basis', T * n, E * applied, operands + passed, 'pairs', T)];
   return [
     pass('W = code · basis', T, 2 * T * E * i * o, operands, 'weaveTile'),
-    pass('y = x · W, tile by tile', T * n, applied, 0, 'applyTile'),
+    pass('y = x · W', T * n, applied, passed, 'applyTile', T),
   ];
 }
 
