@@ -192,7 +192,8 @@ function document(kept: Kept): string {
     '',
     'Made by `npm run -s weightloom -- reproduce [ID...]`, which trains what is not in `results.jsonl` yet. Intervals are of',
     '95 % over the test tasks: 600 unless a command says otherwise, the tasks themselves for sequences of tasks, 20 for the',
-    'official runs. Seconds are those of training. Evaluations are not transductive: a query row is answered by itself.',
+    'official runs. Seconds are those of training, in brackets those of the processor: other work may have shared the machine.',
+    'Evaluations are not transductive: a query row is answered by itself.',
     '',
     ...sections,
   ].join('\n');
