@@ -208,7 +208,8 @@ function table(row: Row, figures: Figure[], kept: Kept, seed: number): string {
     const key = keyOf(job, seed);
     const { steps, seconds, cpuSeconds, machine } = kept[key];
     const ofProcessor = cpuSeconds === undefined ? '' : ` (${cpuSeconds.toFixed(1)} s of processor)`;
-    return `- \`train ${key}\`: ${steps} steps, ${seconds.toFixed(1)} s${ofProcessor}; ${machine}`;
+    const command = job.task === 'starts' ? 'reproduce starts' : `train ${key}`;
+    return `- \`${command}\`: ${steps} steps, ${seconds.toFixed(1)} s${ofProcessor}; ${machine}`;
   });
   return [
     '| figure | here | asked | holds | published |',
