@@ -276,7 +276,7 @@ export const ROWS: Readonly<Record<string, Row>> = {
     jobs: {
       all: hyperTransformerJob('hypertransformer', 1200),
       logits: hyperTransformerJob('hypertransformer-logits', 1500),
-      allLonger: hyperTransformerJob('hypertransformer', 4500),
+      allLonger: hyperTransformerJob('hypertransformer', 3600),
       logitsLonger: hyperTransformerJob('hypertransformer-logits', 4500),
     },
     figures: ({ all, logits, allLonger, logitsLonger }) => {
