@@ -2,6 +2,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import {
   adam,
+  add,
   applyUpdates,
   type Backend,
   compile,
@@ -13,6 +14,7 @@ import {
   key,
   linear,
   MemoryContractError,
+  matmul,
   mean,
   mul,
   normal,
@@ -23,6 +25,7 @@ import {
   sub,
   sum,
   Tensor,
+  transpose,
   tree,
   valueAndGrad,
 } from '../src/index.js';
@@ -153,5 +156,27 @@ describe('maxBytes', () => {
     const bound = run(Math.round(0.6 * free.stats.peakBytes));
     expect(bound.stats.peakBytes).toBeLessThanOrEqual(0.6 * free.stats.peakBytes);
     close(bound.value, free.value);
+  });
+
+  it('saves the memory of a gradient whose product updates the parameters itself, to the bit', () => {
+    const [m, k, n] = [64, 25, 1761];
+    const [code, dW] = [normal(key(1), [k, m]), normal(key(2), [k, n])];
+    const step = (p: Tensor, mean: Tensor, code: Tensor, dW: Tensor) => {
+      const next = add(mul(mean, 0.9), matmul(transpose(code), dW));
+      return [sub(p, mul(next, 0.1)), next];
+    };
+    const run = (maxBytes: number) => {
+      const program = compile(step, { donate: [0, 1], maxBytes });
+      let state = [normal(key(3), [m, n]), normal(key(4), [m, n])];
+      for (let i = 0; i < 3; i++) state = program(state[0], state[1], code, dW);
+      return { values: state.map(t => t.dataSync()), stats: program.stats()[0] };
+    };
+    const free = run(Infinity);
+    const gradient = 4 * m * n;
+    expect(free.stats.scratchBytes).toBeGreaterThanOrEqual(gradient);
+    const bound = run(free.stats.peakBytes - gradient);
+    expect(bound.stats).toMatchObject({ scratchBytes: 0, inPlace: 2 });
+    expect(bound.stats.commands.length).toBe(1);
+    expect(bound.values).toEqual(free.values);
   });
 });

@@ -208,109 +208,13 @@ static int32_t opcode(const char* name) {
   abort();
 }
 
-// What is run on a product p with one further input e.
-enum Suffix { kPlain, kRelu, kTwice, kBias };
-static void append(std::vector<int32_t>& words, const char* scalar, int32_t target, int32_t a, int32_t b) {
-  words.insert(words.end(), {opcode(scalar), target, a, b});
-  words.resize(words.size() + kArity - 2);
-}
-// kRelu: relu(p + e). kTwice: p * 3 + p. kBias: p + e.
-static std::vector<int32_t> ending(Suffix kind) {
-  if (kind == kPlain) return {};
-  std::vector<int32_t> words;
-  if (kind == kRelu) {
-    words = {2, 0, 1, 1, 2, 0, 0, 1};
-    append(words, "add", 2, 0, 1);
-    append(words, "relu", 3, 2, 0);
-    return words;
-  }
-  if (kind == kBias) {
-    append(words = {2, 0, 0, 1, 1, 0, 0, 0}, "add", 2, 0, 1);
-    return words;
-  }
-  const float three = 3;
-  int32_t bits;
-  memcpy(&bits, &three, 4);
-  words = {2, 1, 1, 1, 2, bits, 1, -1, 1};
-  append(words, "mul", 3, 0, 2);
-  append(words, "add", 4, 3, 0);
-  return words;
-}
-static double ended(Suffix kind, double p, double e) {
-  return kind == kPlain ? p : kind == kBias ? p + e : kind == kRelu ? (p + e > 0 ? p + e : 0) : 4 * p;
-}
-// A bias along the last axis, one number, or anything.
-static std::unique_ptr<Array> makeExtra(const Shape& shape) {
-  auto e = make(shape, kBroadcast);
-  if (chance(60))
-    for (int32_t i = 0; i + 1 < e->view.rank; ++i) e->view.strides[i] = 0;
-  if (chance(20)) e->view.strides[e->view.rank - 1] = 0;
-  return e;
-}
-
 static int64_t size(int64_t high) {
   if (chance(4)) return 0;
   if (chance(15)) return 1;
   return pick(2, high);
 }
 
-static void checkMatmuls(int rounds) {
-  current = "matmul";
-  for (int round = 0; round < rounds; ++round) {
-    const int64_t P = pick(1, 2), Q = pick(1, 3);
-    int64_t m = size(30), k = size(30), n = size(chance(30) ? 150 : 40);
-    if (chance(5)) m = pick(90, 230);
-    if (chance(5)) k = pick(380, 420);
-    // Few rows or few columns, and vectors along k: the sums of dots.inc.
-    const bool few = chance(30), along = chance(few ? 60 : 10);
-    if (few) m = pick(1, 9), k = pick(4 * kSumLanes - 1, 80), n = pick(kTileSums - 1, 60);
-    if (few && !along) std::swap(m, n);
-    auto a = make({P, Q, m, k}, kBroadcast), y = make({P, Q, m, n}, kAny, false);
-    auto b = make(along ? Shape{P, Q, n, k} : Shape{P, Q, k, n}, kBroadcast);
-    if (along) std::swap(b->view.shape[2], b->view.shape[3]), std::swap(b->view.strides[2], b->view.strides[3]);
-    if (chance(20)) b->view.strides[0] = b->view.strides[1] = 0;
-    const Suffix kind = Suffix(pick(0, 3));
-    auto e = makeExtra({P, Q, m, n});
-    if (kind == kPlain)
-      call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
-    else
-      call(matmul, checkMatmul, {y.get()}, {a.get(), b.get(), e.get()}, ending(kind));
-    for (int64_t p = 0; p < P; ++p)
-      for (int64_t q = 0; q < Q; ++q)
-        for (int64_t i = 0; i < m; ++i)
-          for (int64_t j = 0; j < n; ++j) {
-            double sum = 0;
-            for (int64_t l = 0; l < k; ++l) sum += double(a->at(p, q, i, l)) * b->at(p, q, l, j);
-            expectSame(y->at(p, q, i, j), ended(kind, sum, e->at(p, q, i, j)));
-          }
-    expectGuarded(*y);
-  }
-}
-
-// Sizes at which operands are packed, k is split and a product is cut into units.
-static void checkLargeMatmul(int64_t m, int64_t k, int64_t n, bool ta, bool tb) {
-  current = "large matmul";
-  const Suffix kind = Suffix(pick(0, 3));
-  auto e = makeExtra({m, n});
-  auto a = make({m, k}, kDense), b = make({k, n}, kDense), y = make({m, n}, kDense, false);
-  if (ta) a->view.strides[0] = 1, a->view.strides[1] = m;
-  if (tb) b->view.strides[0] = 1, b->view.strides[1] = k;
-  if (kind == kPlain)
-    call(matmul, checkMatmul, {y.get()}, {a.get(), b.get()}, {});
-  else
-    call(matmul, checkMatmul, {y.get()}, {a.get(), b.get(), e.get()}, ending(kind));
-  y->each([](float& f) {
-    if (f == kGuard) fail("left out", f, 0);
-  });
-  for (int sample = 0; sample < 2000; ++sample) {
-    const int64_t i = pick(0, m - 1), j = pick(0, n - 1);
-    double sum = 0;
-    for (int64_t l = 0; l < k; ++l) sum += double(a->at(i, l)) * b->at(l, j);
-    expectSame(y->at(i, j), ended(kind, sum, e->at(i, j)));
-  }
-}
-
-#include "native_projection.inc"
+#include "native_product.inc"
 
 // `wide`: shapes and layouts of which many suit winograd.inc.
 static void checkConvs(int rounds, bool wide) {

@@ -32,7 +32,7 @@ class Cpu implements Backend {
   readonly limits = {
     maxBindings: Infinity,
     packing: 'offsets',
-    epilogue: new Set(['matmul', 'conv2d', 'normalise']),
+    epilogue: new Set(['matmul', 'matmulUpdate', 'conv2d', 'normalise']),
     prologue: new Set(['reduce', 'reduceColumns', 'maxPool']),
   } as const;
   readonly allocator: Allocator;

@@ -80,7 +80,10 @@ export interface BackendLimits {
   readonly packing: 'offsets' | 'buffers';
   /** Byte budget of memory the garbage collector does not see; undefined where storages are JavaScript memory. */
   readonly deviceMemory?: number;
-  /** Kernels that can take `attrs.epilogue`, an Expr over (their result, extra ins...) run before the store. */
+  /**
+   * Kernels that can take `attrs.epilogue`, an Expr over (their result, extra ins...) run before the store; matmulUpdate:
+   * matmul's may store several results, and where an extra in of the same layout lies.
+   */
   readonly epilogue: ReadonlySet<string>;
   /** Kernels that take `attrs.prologue`, an Expr over their ins for what they consume; reduceColumns: by attrs.column. */
   readonly prologue: ReadonlySet<string>;

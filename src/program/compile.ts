@@ -102,20 +102,30 @@ function withBudget<T>(budget: number, f: () => T): T {
   }
 }
 
-/** How far commands move to be fused where memory is short: sums over the parts of a layer stay behind each part. */
+/**
+ * Ways to fuse, those that cost less time first. Products that do updates themselves save the memory of gradients; where
+ * commands move no further than NEAR to be fused, sums over the parts of a layer stay behind each part.
+ */
 const NEAR = 3;
+const FUSIONS = [{}, { updates: true }, { updates: true, reach: NEAR }];
 
-function lay(record: () => Recorded, backend: Backend, budget: number): Laid {
+/** The step laid out by the first way to fuse that fits, else by that which needs the least memory. */
+function lay(maxBytes: number, record: () => Recorded, backend: Backend, budget = Infinity): Laid {
   const { recording, donations } = withBudget(budget, record);
   const { inputs, numbers, closures, outputs } = recording;
   const taken = new Set(donations.map(d => d.output));
   const free = outputs.filter(s => !taken.has(s));
   const externals = [...inputs, ...(numbers ? [numbers] : []), ...closures.map(c => c.storage), ...free];
-  const reach = budget === Infinity ? Infinity : NEAR;
-  const commands = fuse(recording.commands, new Set(outputs), backend.limits, reach);
-  const layout = layOut(commands, donations, new Set(externals), backend.limits);
-  const peakBytes = bytesOf(externals) + scratchOf(layout);
-  return { recording, donations, layout, externals, peakBytes, budget };
+  let least: Laid | null = null;
+  for (const fusion of FUSIONS) {
+    const commands = fuse(recording.commands, new Set(outputs), backend.limits, fusion);
+    const layout = layOut(commands, donations, new Set(externals), backend.limits);
+    const peakBytes = bytesOf(externals) + scratchOf(layout);
+    if (!least || peakBytes < least.peakBytes)
+      least = { recording, donations, layout, externals, peakBytes, budget };
+    if (peakBytes <= maxBytes) break;
+  }
+  return least!;
 }
 
 /**
@@ -123,15 +133,15 @@ function lay(record: () => Recorded, backend: Backend, budget: number): Laid {
  * temporaries, of those halved again and again, that makes it fit. Throws MemoryContractError.
  */
 function layWithin(maxBytes: number, record: () => Recorded, backend: Backend): Laid {
-  let laid = lay(record, backend, Infinity);
+  let laid = lay(maxBytes, record, backend);
   let least = laid.peakBytes;
-  const uncut = laid.layout.commands.length;
+  const uncut = laid.recording.commands.length;
   let budget = scratchOf(laid.layout) / 2;
   for (let before = -1; laid.peakBytes > maxBytes && budget >= 1; budget /= 2) {
     discard(laid.recording);
-    laid = lay(record, backend, budget);
+    laid = lay(maxBytes, record, backend, budget);
     least = Math.min(least, laid.peakBytes);
-    const { length } = laid.layout.commands;
+    const { length } = laid.recording.commands;
     if (length !== uncut && length === before) break;
     before = length;
   }

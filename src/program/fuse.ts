@@ -19,19 +19,21 @@ const maxInstructions = 64;
 
 /**
  * The fused commands. `kept` are storages read after the program (its outputs). An elementwise command joins one at most
- * `reach` commands later: what it reads lives until then, which a step that is short of memory cannot afford.
+ * `reach` commands later: what it reads lives until then, which a step that is short of memory cannot afford. With
+ * `updates`, a product whose result is only there to update others does that itself: its own memory is saved, but the
+ * others pass the caches in shorter runs, which takes longer.
  */
 export function fuse(
   commands: readonly Command[],
   kept: ReadonlySet<Storage>,
   limits: BackendLimits,
-  reach = Infinity,
+  { reach = Infinity, updates = false } = {},
 ): Command[] {
   const needed = dropUnused(maskPooled(dropUnused(inlineConstants(commands), kept), kept), kept);
   const uses = new Uses(needed, kept);
   const slots = vertical(needed, uses, reach);
   splitPrologues(slots, uses, limits);
-  foldEpilogues(slots, uses, limits);
+  foldEpilogues(slots, uses, limits, updates);
   foldPrologues(slots, uses, limits);
   horizontal(slots);
   const fused = slots.flatMap(slot =>
@@ -316,17 +318,22 @@ function sameLayout(a: View, b: View): boolean {
   return a.storage === b.storage && a.offset === b.offset && sameShape(a.strides, b.strides);
 }
 
-/** A product whose (first) result only one group reads, which stores one result, takes the group as its epilogue. */
-function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
+/**
+ * A product whose (first) result only one group reads takes the group as its epilogue: one that stores one result, or
+ * with `updates` several.
+ */
+function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits, updates: boolean): void {
   for (let i = 0; i < slots.length; i++) {
     const group = slots[i];
     if (!isGroup(group)) continue;
     const results = stored(group, uses);
-    if (results.length !== 1) continue;
+    const several = results.length > 1;
+    if (several && !updates) continue;
+    const able = (kernel: string) => limits.epilogue.has(several ? `${kernel}Update` : kernel);
     const inside = new Set(group.members);
     for (let j = i - 1; j >= 0; j--) {
       const product = slots[j];
-      if (product === null || isGroup(product) || !limits.epilogue.has(product.kernel)) continue;
+      if (product === null || isGroup(product) || !able(product.kernel)) continue;
       const [y] = product.outs;
       const readers = uses.readers.get(y.storage) ?? [];
       if (uses.kept.has(y.storage) || !whole(y, uses) || !readers.some(r => inside.has(r))) continue;
@@ -337,7 +344,7 @@ function foldEpilogues(slots: Slot[], uses: Uses, limits: BackendLimits): void {
         group.members.every(m => m.ins.every(v => viewAs(v, y.shape) !== null));
       if (!fits) continue;
       const { ins, outs, expr } = express(group.members, results, y.shape, y.storage);
-      if (product.ins.length + ins.length + 1 > limits.maxBindings) continue;
+      if (product.ins.length + ins.length + outs.length > limits.maxBindings) continue;
       const folded: Command = {
         kernel: product.kernel,
         op: `${product.op}+${group.members.map(m => m.op).join('+')}`,

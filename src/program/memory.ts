@@ -34,7 +34,7 @@ export function layOut(
   external: ReadonlySet<Storage>,
   limits: BackendLimits,
 ): Layout {
-  const { commands: placed, inPlace } = donate(commands, donations);
+  const { commands: placed, inPlace } = donate(commands, donations, limits);
   const lives = lifetimes(placed, external);
   const packed = limits.packing === 'offsets' ? packOffsets(lives) : packBuffers(lives);
   return { commands: placed, inPlace, ...packed };
@@ -42,11 +42,13 @@ export function layOut(
 
 /**
  * Lets an output take its donated argument's memory iff the argument is last read in or before the kernel that first
- * writes the output, and is read inside that kernel with the output's exact layout by an elementwise kernel only.
+ * writes the output, and is read inside that kernel with the output's exact layout by an elementwise kernel only, or by
+ * the epilogue of a product that the backend keeps apart from its results.
  */
 function donate(
   commands: readonly Command[],
   donations: readonly Donation[],
+  limits: BackendLimits,
 ): { commands: Command[]; inPlace: number } {
   const renamed = new Map<Storage, Storage>();
   const late: Command[] = [];
@@ -57,7 +59,10 @@ function donate(
       if (reads.length === 0 || i < first) return true;
       const out = c.outs.find(v => v.storage === output);
       return (
-        i === first && c.kernel === 'elementwise' && out !== undefined && reads.every(v => sameLayout(v, out))
+        i === first &&
+        out !== undefined &&
+        byElement(c, reads, limits) &&
+        reads.every(v => sameLayout(v, out))
       );
     });
     if (harmless) renamed.set(output, input);
@@ -83,6 +88,15 @@ function donate(
   }));
   return { commands: placed, inPlace: renamed.size };
 }
+
+/** Whether the command reads these an element at a time, before it stores that element. */
+const byElement = ({ kernel, ins, attrs }: Command, reads: readonly View[], limits: BackendLimits) =>
+  kernel === 'elementwise' ||
+  (attrs.epilogue !== undefined &&
+    limits.epilogue.has(`${kernel}Update`) &&
+    reads.every(v => ins.indexOf(v) >= PRODUCT_INS));
+/** Operands of a product that come before those of its epilogue. */
+const PRODUCT_INS = 2;
 
 const sameLayout = (a: View, b: View) =>
   a.offset === b.offset && sameShape(a.shape, b.shape) && sameShape(a.strides, b.strides);
