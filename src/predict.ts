@@ -8,7 +8,7 @@ import { kernels } from './backends/webgpu/launch.js';
 import { shaders } from './backends/webgpu/shaders.gen.js';
 import type { Backend } from './core/backend.js';
 
-const predicting = () => browserWith({ kernels, shaders, prepare: null, timer: null });
+const predicting = () => browserWith({ kernels, shaders, steps: null, timer: null });
 
 /** As `open` of `weightloom`. */
 export const open = (name: Exclude<BackendName, 'auto'>, options?: InitOptions): Promise<Backend> =>

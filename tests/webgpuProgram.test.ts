@@ -1,17 +1,20 @@
 /** Compiled steps on WebGPU. A machine without an adapter fails here. */
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { createWebGPU } from '../src/backends/webgpu/index.js';
+import { createOn } from '../src/backends/webgpu/backend.js';
+import { Steps } from '../src/backends/webgpu/executable.js';
+import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
+import { whole } from '../src/backends/webgpu/training.js';
 import { SUITES, type Workloads } from '../src/cli/suites.js';
 import type { Backend } from '../src/core/backend.js';
 import { valueAndGrad } from '../src/core/grad.js';
-import { scope, type Tensor, use } from '../src/core/tensor.js';
+import { full, scope, type Tensor, use } from '../src/core/tensor.js';
 import * as tree from '../src/core/tree.js';
 import { sinusoid } from '../src/data/sinusoid.js';
 import { fullHead, type HypernetParams, hypernet, setEncoder } from '../src/hyper/index.js';
 import { drawEpisodes, type Episodes, hypernetLearner, trainingLoss } from '../src/meta/index.js';
 import { dense, serial } from '../src/nn/index.js';
-import { key, mul, relu, sub, tensor, transpose } from '../src/ops/index.js';
+import { key, matmul, mul, relu, square, sub, sum, tensor, transpose } from '../src/ops/index.js';
 import { adam, applyUpdates, type Transform } from '../src/optim/index.js';
 import { compile } from '../src/program/compile.js';
 import { randomStep, runBoth } from './programs.js';
@@ -44,6 +47,78 @@ test('random steps: compiled equals eager, whatever is fused, packed or donated'
     { numRuns: 60, seed: 1 },
   );
 }, 120_000);
+
+/** A backend whose compiled steps share bind groups from their second run on. */
+const settling = async () =>
+  createOn(await findGpu(), {}, { ...whole, steps: services => new Steps(services, 2) });
+
+test('random steps: settled equals eager', async () => {
+  const own = await settling();
+  use(own);
+  await fc.assert(
+    fc.asyncProperty(randomStep, async step => {
+      const { eager, again } = await runBoth(step);
+      near(again, eager);
+    }),
+    { numRuns: 20, seed: 2 },
+  );
+  own.dispose();
+  use(backend);
+}, 120_000);
+
+test('a settled step changes its bind group only around what it returns, and moves what it updates once', async () => {
+  const own = await settling();
+  use(own);
+  let groups = 0;
+  const { createCommandEncoder } = Object.getPrototypeOf(own.device.gpu) as GPUDevice;
+  own.device.gpu.createCommandEncoder = descriptor => {
+    const encoder = createCommandEncoder.call(own.device.gpu, descriptor);
+    const begin = encoder.beginComputePass.bind(encoder);
+    encoder.beginComputePass = options => {
+      const pass = begin(options);
+      const set = pass.setBindGroup.bind(pass) as (...args: unknown[]) => void;
+      pass.setBindGroup = (...args: unknown[]) => {
+        groups++;
+        set(...args);
+      };
+      return pass;
+    };
+    return encoder;
+  };
+  const update = (params: Tensor[], x: Tensor) => {
+    const loss = (p: Tensor[]) => sum(square(matmul(relu(matmul(x, p[0])), p[1])));
+    const { value, grads } = valueAndGrad(loss)(params);
+    return [params.map((p, i) => sub(p, mul(grads[i], 1e-3))), value] as const;
+  };
+  const step = compile(update, { donate: [0] });
+  const made = () => [full([5, 70], 0.1), full([70, 3], 0.2)];
+  const x = full([4, 5], 0.5);
+  let eager = made();
+  for (let i = 0; i < 3; i++) [eager] = update(eager, x);
+  const rows = await Promise.all(eager.map(async p => [...(await p.data())]));
+  const pipelines: number[] = [];
+  for (let round = 0; round < 2; round++) {
+    let params = made();
+    for (let i = 0; i < 3; i++) [params] = step(params, x);
+    const before = { ...(own.describe().counters as Counters) };
+    pipelines.push(before.pipelines);
+    for (const [i, p] of params.entries()) near([[...(await p.data())]], [rows[i]]);
+    groups = 0;
+    const { dispatches } = own.describe().counters as Counters;
+    [params] = step(params, x);
+    const after = own.describe().counters as Counters;
+    expect(after.dispatches - dispatches).toBeGreaterThan(4);
+    expect(groups).toBeLessThanOrEqual(3);
+    expect(after.buffers).toBeLessThanOrEqual(before.buffers + 1);
+    for (const p of params) p.dispose();
+  }
+  // A second set of parameters goes by the same pipelines.
+  expect(pipelines[1]).toBe(pipelines[0]);
+  step.dispose();
+  await own.sync();
+  own.dispose();
+  use(backend);
+}, 60_000);
 
 interface Counters {
   readonly submits: number;

@@ -12,12 +12,13 @@ import type {
 import { KernelFailure } from '../../core/backend.js';
 import { BackendError, DeviceLimitError, KernelError } from '../../core/errors.js';
 import { Device, type Precision, type Tier } from './device.js';
-import { groupOf, type Made, ParamPages, Recording } from './encoder.js';
-import type { Services } from './executable.js';
+import { type Made, ParamPages, Recording } from './encoder.js';
+import type { Services, Steps } from './executable.js';
 import { denseStrides, isDense, type Lowering, product } from './kernel.js';
-import { type Block, MAP_READ, Pool, Scratch, USAGE, usable } from './memory.js';
+import { type Block, MAP_READ, Pool, USAGE, usable } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
+import { Source } from './source.js';
 import type { Tiling, Tunable, Tuning } from './tiling.js';
 import type { DeviceClock, PassTimer } from './timer.js';
 
@@ -38,8 +39,8 @@ export interface Parts {
   readonly kernels: ReadonlyMap<string, Lowering>;
   /** Texts by the names that kernels use. */
   readonly shaders: Readonly<Record<string, string>>;
-  /** Makes steps ready; null where none are compiled. */
-  readonly prepare: ((plan: Plan, services: Services) => Executable) | null;
+  /** What makes steps ready; null where none are compiled. */
+  readonly steps: ((services: Services) => Steps) | null;
   /** A measurement on the device's clock; null where nothing is measured. */
   readonly timer: ((device: Device) => PassTimer) | null;
   /** The implementation of a precision other than 'highest'. */
@@ -73,11 +74,10 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
   private readonly pool: Pool;
   private readonly staging: Pool;
   private readonly pipelines: Pipelines;
-  /** Of commands that run at once, and of compiled steps. */
+  /** Of commands that run at once. */
   private readonly recipes: Recipes;
-  private readonly prepared: Recipes;
+  private readonly steps: Steps | undefined;
   private readonly params: ParamPages;
-  private readonly scratch: Scratch;
   private readonly made: Made = { submits: 0, passes: 0, dispatches: 0 };
 
   constructor(
@@ -96,10 +96,10 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     this.pool = new Pool(device, USAGE.storage | USAGE.copySource | USAGE.copyTarget, 512 * MEGABYTE);
     this.staging = new Pool(device, USAGE.mapRead | USAGE.copyTarget, 64 * MEGABYTE);
     this.pipelines = new Pipelines(device);
-    this.recipes = new Recipes(device, this.pipelines, parts, maxBindings, 'dynamic');
-    this.prepared = new Recipes(device, this.pipelines, parts, maxBindings, 'fixed');
+    this.recipes = new Recipes(device, this.pipelines, parts, maxBindings, 'dynamic', Source);
     this.params = new ParamPages(device);
-    this.scratch = new Scratch(this.pool);
+    const { pool, pipelines, made } = this;
+    this.steps = parts.steps?.({ device, pool, pipelines, parts, made, maxBindings });
   }
 
   has(kernel: string): boolean {
@@ -122,17 +122,9 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
 
   prepare(plan: Plan): Executable {
     this.device.check();
-    const { prepare } = this.parts;
-    if (!prepare) throw new BackendError('weightloom/predict compiles no steps, the init of weightloom does');
-    return prepare(plan, {
-      device: this.device,
-      pool: this.pool,
-      pipelines: this.pipelines,
-      recipes: this.prepared,
-      scratch: this.scratch,
-      made: this.made,
-      maxBindings: this.limits.maxBindings,
-    });
+    if (!this.steps)
+      throw new BackendError('weightloom/predict compiles no steps, the init of weightloom does');
+    return this.steps.prepare(plan);
   }
 
   write(storage: Storage, values: TypedArray): void {
@@ -144,7 +136,8 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     const target = this.bind(storage);
     const array = ARRAYS[storage.dtype];
     const words = values instanceof array ? values : array.from(values);
-    this.device.gpu.queue.writeBuffer(target.buffer, 0, words as TypedArray & ArrayBufferView<ArrayBuffer>);
+    const { buffer, offset } = target;
+    this.device.gpu.queue.writeBuffer(buffer, offset, words as TypedArray & ArrayBufferView<ArrayBuffer>);
   }
 
   async read(view: View): Promise<TypedArray> {
@@ -218,7 +211,7 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     if (tiling) this.tuning.tiles.set(key, tiling);
     else this.tuning.tiles.delete(key);
     this.recipes.clear();
-    this.prepared.clear();
+    this.steps?.clear();
   }
 
   async timed(work: () => Promise<unknown>): Promise<number | null> {
@@ -274,10 +267,13 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     const { steps, temporaries } = this.recipes.of(command, operands);
     const scratch = temporaries.map(bytes => this.pool.take(bytes));
     const bySlot = [...operands.buffers, ...scratch];
-    for (const { pipeline, slots, params, x, y } of steps) {
+    for (const step of steps) {
+      const { source, params, x, y } = step;
+      const pipeline = step.pipeline();
       const block = params.length > 0 ? this.params.put(params, offsets, immediatesOf(command)) : null;
-      const group = groupOf(this.pipelines, pipeline, slots, bySlot, block);
-      recording.dispatch(pipeline, group, block?.offset ?? null, x, y);
+      const used = source.slots.map(slot => bySlot[slot]);
+      const group = this.pipelines.bindGroup(pipeline.layout, used, block);
+      recording.dispatch(pipeline, group, block?.offset, x, y);
     }
     for (const block of scratch) this.pool.give(block);
   }

@@ -1,7 +1,7 @@
 /** Recording of dispatches into one command buffer, with their parameter blocks. */
 import type { Device } from './device.js';
 import { type Block, USAGE } from './memory.js';
-import type { Pipeline, Pipelines } from './pipelines.js';
+import type { Pipeline } from './pipelines.js';
 import { MAX_PARAMS, type Param } from './source.js';
 
 /** A page holds more blocks than one run of commands is likely to need: bind groups differ from page to page. */
@@ -28,8 +28,6 @@ let pagesMade = 0;
 export class ParamPages {
   private readonly pages: Page[] = [];
   private current = 0;
-  private readonly floats = new Float32Array(1);
-  private readonly bits = new Uint32Array(this.floats.buffer);
   private readonly alignWords: number;
 
   constructor(private readonly device: Device) {
@@ -43,7 +41,7 @@ export class ParamPages {
     if (!page) this.pages[this.current] = page = this.newPage();
     const start = page.used;
     params.forEach((param, i) => {
-      page.words[start + i] = this.wordOf(param, offsets, immediates);
+      page.words[start + i] = wordOf(param, offsets, immediates);
     });
     page.used = Math.ceil((start + params.length) / this.alignWords) * this.alignWords;
     return { page, offset: start * 4, bytes: params.length * 4 };
@@ -68,13 +66,17 @@ export class ParamPages {
     const buffer = gpu.createBuffer({ size: PAGE_WORDS * 4, usage: USAGE.uniform | USAGE.copyTarget });
     return { id: pagesMade++, buffer, words: new Uint32Array(PAGE_WORDS), used: 0 };
   }
+}
 
-  private wordOf(param: Param, offsets: readonly number[], immediates: readonly number[]): number {
-    if (param.kind === 'size') return param.value;
-    if (param.kind === 'offset') return offsets[param.operand];
-    this.floats[0] = immediates[param.index];
-    return this.bits[0];
-  }
+const floats = new Float32Array(1);
+const bits = new Uint32Array(floats.buffer);
+
+/** The bits of a parameter. */
+export function wordOf(param: Param, offsets: readonly number[], immediates: readonly number[]): number {
+  if (param.kind === 'size') return param.value;
+  if (param.kind === 'offset') return offsets[param.operand];
+  floats[0] = immediates[param.index];
+  return bits[0];
 }
 
 /** Work submitted so far. */
@@ -89,29 +91,30 @@ export class Recording {
   private encoder: GPUCommandEncoder | null = null;
   private pass: GPUComputePassEncoder | null = null;
   private pipeline: Pipeline | null = null;
-  private group: GPUBindGroup | null = null;
   private passes = 0;
   private dispatches = 0;
 
   constructor(private readonly device: Device) {}
 
-  /** `offset` is that of the parameter block, where the pipeline's layout has it dynamic. Each call costs: none is idle. */
-  dispatch(pipeline: Pipeline, group: GPUBindGroup, offset: number | null, x: number, y: number): void {
+  /** The pass, in which so many dispatches are about to be recorded. */
+  open(dispatches: number): GPUComputePassEncoder {
+    this.dispatches += dispatches;
+    return (this.pass ??= this.beginPass());
+  }
+
+  /** `offset` is that of the parameter block, where the pipeline's layout has one. */
+  dispatch(pipeline: Pipeline, group: GPUBindGroup, offset: number | undefined, x: number, y: number): void {
     if (pipeline.error) throw pipeline.error;
-    const pass = (this.pass ??= this.beginPass());
+    const pass = this.open(1);
     if (pipeline !== this.pipeline) pass.setPipeline(pipeline.handle);
     this.pipeline = pipeline;
-    if (offset !== null) pass.setBindGroup(0, group, [offset]);
-    else if (group !== this.group) pass.setBindGroup(0, group);
-    this.group = offset === null ? group : null;
-    if (y === 1) pass.dispatchWorkgroups(x);
-    else pass.dispatchWorkgroups(x, y);
-    this.dispatches++;
+    pass.setBindGroup(0, group, offset === undefined ? [] : [offset]);
+    pass.dispatchWorkgroups(x, y);
   }
 
   copy(from: Block, fromByte: number, to: Block, bytes: number): void {
     this.endPass();
-    this.begin().copyBufferToBuffer(from.buffer, fromByte, to.buffer, 0, bytes);
+    this.begin().copyBufferToBuffer(from.buffer, from.offset + fromByte, to.buffer, to.offset, bytes);
   }
 
   /** Submits what was recorded, if anything, and counts it. */
@@ -138,20 +141,5 @@ export class Recording {
     this.pass?.end();
     this.pass = null;
     this.pipeline = null;
-    this.group = null;
   }
 }
-
-/** The bind group of a dispatch. `blocks` is indexed by slot. */
-export const groupOf = (
-  pipelines: Pipelines,
-  pipeline: Pipeline,
-  slots: readonly number[],
-  blocks: readonly Block[],
-  params: ParamSlot | null,
-): GPUBindGroup =>
-  pipelines.bindGroup(
-    pipeline.layout,
-    slots.map(slot => blocks[slot]),
-    params,
-  );

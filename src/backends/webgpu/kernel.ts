@@ -13,6 +13,8 @@ export interface Call {
   readonly attrs: Attrs;
   /** True on adapters that run on the CPU. */
   readonly software: boolean;
+  /** True if operands of several types may be in one buffer. */
+  readonly mixed: boolean;
   /** Threads of a subgroup; 0 where there are none, or of several sizes. */
   readonly subgroup: number;
   /** What tuning found. */

@@ -52,7 +52,7 @@ export class Pipelines {
    * pipeline.
    */
   pipeline(code: string, signature: string, params: ParamsAt | null, what: string): Pipeline {
-    const key = `${params} ${code}`;
+    const key = `${signature} ${params} ${code}`;
     const known = this.pipelines.get(key);
     if (known) return known;
     const { gpu } = this.device;
@@ -82,7 +82,11 @@ export class Pipelines {
     if (known) return known;
     this.countInTask();
     this.made.bindGroups++;
-    const resources: GPUBufferBinding[] = blocks.map(({ buffer }) => ({ buffer }));
+    const resources: GPUBufferBinding[] = blocks.map(({ buffer, offset, bytes }) => ({
+      buffer,
+      offset,
+      size: bytes,
+    }));
     if (params) {
       const { page, offset, bytes } = params;
       resources.push({ buffer: page.buffer, ...(fixed ? { offset, size: bytes } : { size: PARAM_BYTES }) });

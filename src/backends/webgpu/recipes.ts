@@ -6,17 +6,22 @@ import type { Device } from './device.js';
 import { denseStrides, type Pass, product } from './kernel.js';
 import { Lru } from './memory.js';
 import type { ParamsAt, Pipeline, Pipelines } from './pipelines.js';
-import { type Operand, type Param, Source } from './source.js';
+import type { Operand, Param, Source } from './source.js';
 
 const RECIPES = 8192;
 
-/** One dispatch. Slots number the command's distinct buffers, then its temporaries. */
+/** One dispatch. The slots of its source number the command's distinct buffers, then its temporaries. */
 export interface Step {
-  readonly pipeline: Pipeline;
-  readonly slots: readonly number[];
+  readonly source: Source;
   readonly params: readonly Param[];
   readonly x: number;
   readonly y: number;
+  /** The kernel, for messages. */
+  readonly what: string;
+  /** Its shader. */
+  code(): string;
+  /** The pipeline with bindings of its own. */
+  pipeline(): Pipeline;
 }
 
 export interface Recipe {
@@ -54,11 +59,15 @@ export class Recipes {
     private readonly parts: Pick<Parts, 'kernels' | 'shaders'>,
     private readonly maxBindings: number,
     private readonly paramsAt: ParamsAt,
+    private readonly Kind: new () => Source,
   ) {}
 
-  /** The dispatches of a command. Throws KernelError or DeviceLimitError. */
-  of(command: Command, operands: Operands<unknown>): Recipe {
-    const { buffers, slots, offsets } = operands;
+  /**
+   * The dispatches of a command. `regions` are its operands by what of a buffer is theirs alone, where buffers hold
+   * several. Throws KernelError or DeviceLimitError.
+   */
+  of(command: Command, operands: Operands<unknown>, regions = operands): Recipe {
+    const { buffers, slots, offsets } = regions;
     if (buffers.length < slots.length) checkAliases(command, slots, offsets);
     const key = keyOf(command, operands);
     return this.recipes.get(key) ?? this.recipes.set(key, this.make(command, operands));
@@ -81,6 +90,7 @@ export class Recipes {
         dtype: storage.dtype,
         slot: slots[i],
         offsetOf: offsets[i] === 0 ? -1 : i,
+        aligned: offsets[i] % 4 === 0,
       }),
     );
     const passes = lower({
@@ -89,12 +99,13 @@ export class Recipes {
       ins: operands.slice(command.outs.length),
       attrs: command.attrs,
       software: this.device.software,
+      mixed: this.paramsAt === 'fixed',
       subgroup: this.device.subgroup,
       tuning: this.device.tuning,
       multiply: this.device.multiply,
       temporary: (shape, dtype = 'f32') => {
         const slot = buffers.length + temporaries.push(product(shape) * (dtype === 'f16' ? 2 : 4)) - 1;
-        return { shape, strides: denseStrides(shape), dtype, slot, offsetOf: -1 };
+        return { shape, strides: denseStrides(shape), dtype, slot, offsetOf: -1, aligned: true };
       },
     });
     return { steps: passes.map(pass => this.assemble(command, pass)), temporaries };
@@ -106,7 +117,7 @@ export class Recipes {
     const x = Math.ceil(pass.workgroups / y);
     if (y > most)
       throw new DeviceLimitError(`${command.op}: ${pass.workgroups} workgroups are more than ${most}^2`);
-    const source = new Source();
+    const source = new this.Kind();
     for (const [name, value] of Object.entries(pass.constants ?? {})) source.constant(name, value);
     for (const [name, value] of Object.entries(pass.params ?? {}))
       source.param(name, { kind: 'size', value });
@@ -115,19 +126,18 @@ export class Recipes {
     for (const access of pass.access) source.access(access);
     pass.generate?.(source);
     const body = pass.bodies.map(name => this.shaderNamed(name)).join('') + (pass.shader ?? '');
-    const code = source.finish(body, this.shaderNamed('math'), pass.directives);
-    if (source.slots.length > this.maxBindings)
+    const math = this.shaderNamed('math');
+    const { slots, params, signature } = source;
+    if (slots.length > this.maxBindings)
       throw new DeviceLimitError(
-        `${command.op}: kernel '${command.kernel}' needs ${source.slots.length} buffers, at most ${this.maxBindings} can be bound`,
+        `${command.op}: kernel '${command.kernel}' needs ${slots.length} buffers, at most ${this.maxBindings} can be bound`,
       );
     const what = `${command.op} (kernel '${command.kernel}')`;
-    const pipeline = this.pipelines.pipeline(
-      code,
-      source.signature,
-      source.params.length > 0 ? this.paramsAt : null,
-      what,
-    );
-    return { pipeline, slots: source.slots, params: source.params, x, y };
+    const code = () => source.finish(body, math, pass.directives);
+    let made: Pipeline | undefined;
+    const pipeline = () =>
+      (made ??= this.pipelines.pipeline(code(), signature, params.length > 0 ? this.paramsAt : null, what));
+    return { source, params, x, y, what, code, pipeline };
   }
 
   private shaderNamed(name: string): string {
@@ -177,7 +187,7 @@ function keyOf({ kernel, outs, ins, attrs }: Command, { slots, offsets }: Operan
   for (let i = 0; i < slots.length; i++) {
     const view = i < count ? outs[i] : ins[i - count];
     const mark = i === count ? '<' : '|';
-    const start = offsets[i] === 0 ? '' : '+';
+    const start = offsets[i] === 0 ? '' : offsets[i] % 4 === 0 ? '*' : '+';
     key += `${mark}${view.storage.dtype}${slots[i]}${start}:${view.shape};${view.strides}`;
   }
   return key;

@@ -19,11 +19,13 @@ export interface Operand {
   readonly slot: number;
   /** Position among the command's operands whose offset this window has; -1 if it starts at 0. */
   readonly offsetOf: number;
-  /** True if four f32 are one element of the binding. Then it starts at 0 and its flat index counts fours. */
+  /** True if that offset is a multiple of four elements. */
+  readonly aligned: boolean;
+  /** True if four f32 are one element of the binding. Then it is aligned, and its flat index counts fours. */
   readonly fours?: boolean;
 }
 
-const typeOf = ({ dtype, fours }: Operand): string => (fours ? `vec4<${dtype}>` : dtype);
+export const typeOf = ({ dtype, fours }: Operand): string => (fours ? `vec4<${dtype}>` : dtype);
 
 /**
  * An operand as a shader body sees it: `load_<name>(...)` or `store_<name>(..., value)`, with one flat row-major
@@ -55,9 +57,9 @@ export const MAX_PARAMS = 256;
 /** Collects the text of one shader. */
 export class Source {
   readonly slots: number[] = [];
-  private readonly named = new Map<string, Param>();
+  protected readonly named = new Map<string, Param>();
   private readonly written = new Set<number>();
-  private readonly types = new Map<number, string>();
+  protected readonly types = new Map<number, string>();
   private readonly scalars = new Map<string, { wgsl: string; text: string }>();
   private text = '';
 
@@ -68,7 +70,12 @@ export class Source {
 
   /** How each binding is used, as text: the key of its bind group layout. */
   get signature(): string {
-    return this.slots.map(slot => (this.written.has(slot) ? 'w' : 'r')).join('');
+    return this.slots.map(slot => (this.writes(slot) ? 'w' : 'r')).join('');
+  }
+
+  /** True if the shader writes a slot. */
+  writes(slot: number): boolean {
+    return this.written.has(slot);
   }
 
   add(text: string): void {
@@ -95,8 +102,9 @@ export class Source {
 
   /** Adds `load_<name>`. */
   load(name: string, operand: Operand, groups: readonly number[]): void {
-    const { list, element } = this.element(name, operand, groups, false);
-    this.text += `fn load_${name}(${list.join(', ')}) -> ${typeOf(operand)} { return ${element}; }\n`;
+    const { list, index } = this.element(name, operand, groups, false);
+    const value = this.read(operand, index);
+    this.text += `fn load_${name}(${list.join(', ')}) -> ${typeOf(operand)} { return ${value}; }\n`;
   }
 
   /** Straight-line text of an expression over `inputs`, and the names of its outputs. */
@@ -116,29 +124,42 @@ export class Source {
    * front of everything.
    */
   finish(body: string, math: string, directives: readonly string[] = []): string {
-    const bindings = this.slots.map((slot, binding) => {
-      const mode = this.written.has(slot) ? 'read_write' : 'read';
-      const type = this.types.get(slot);
-      return `@group(0) @binding(${binding}) var<storage, ${mode}> buffer${binding}: array<${type}>;\n`;
-    });
-    const fields = [...this.named].map(
-      ([name, { kind }]) => `  ${name}: ${kind === 'immediate' ? 'f32' : 'u32'},\n`,
-    );
-    const block =
-      fields.length > 0
-        ? `struct Params {\n${fields.join('')}}\n@group(0) @binding(${this.slots.length}) var<uniform> params: Params;\n`
-        : '';
     const functions = [...this.scalars.values()].map(scalar => scalar.text).join('');
     const text = functions + this.text + body;
     const head = directives.map(line => `${line};\n`).join('');
-    return head + bindings.join('') + block + (text.includes('math_') ? math : '') + text;
+    const bindings = this.slots.map((slot, i) => this.declare(slot, i)).join('');
+    return head + bindings + this.block() + (text.includes('math_') ? math : '') + text;
+  }
+
+  /** The declaration of the i-th buffer. */
+  protected declare(slot: number, i: number, binding = i, written = this.writes(slot)): string {
+    const mode = written ? 'read_write' : 'read';
+    return `@group(0) @binding(${binding}) var<storage, ${mode}> buffer${i}: array<${this.types.get(slot)}>;\n`;
+  }
+
+  /** The declaration of the parameters. */
+  protected block(value = `@group(0) @binding(${this.slots.length}) var<uniform> params: Params`): string {
+    const fields = [...this.named].map(
+      ([name, { kind }]) => `  ${name}: ${kind === 'immediate' ? 'f32' : 'u32'},\n`,
+    );
+    return fields.length > 0 ? `struct Params {\n${fields.join('')}}\n${value};\n` : '';
+  }
+
+  /** What an operand's element is read as. */
+  protected read({ slot }: Operand, index: string): string {
+    return `buffer${this.slots.indexOf(slot)}[${index}]`;
+  }
+
+  /** The statement that stores a value. */
+  protected assign(operand: Operand, index: string, value: string): string {
+    return `${this.read(operand, index)} = ${value};`;
   }
 
   private store(name: string, operand: Operand, groups: readonly number[], store: 'raw' | Epilogue): void {
-    const { list, element } = this.element(name, operand, groups, true);
+    const { list, index } = this.element(name, operand, groups, true);
     const head = `fn store_${name}(${[...list, `value: ${typeOf(operand)}`].join(', ')})`;
     if (store === 'raw') {
-      this.text += `${head} { ${element} = value; }\n`;
+      this.text += `${head} { ${this.assign(operand, index, 'value')} }\n`;
       return;
     }
     const indices = groups.map((_, g) => `i${g}`).join(', ');
@@ -147,26 +168,32 @@ export class Source {
       return `load_extra${j}(${indices})`;
     });
     const { lines, outs } = this.expression(store.expr, ['value', ...inputs]);
-    this.text += `${head} {\n${lines}  ${element} = ${outs[0]};\n}\n`;
+    this.text += `${head} {\n${lines}  ${this.assign(operand, index, outs[0])}\n}\n`;
   }
 
-  /** The name of an operand's binding. */
-  private buffer(operand: Operand, write: boolean): string {
+  /** Notes how a slot is used. */
+  private note(operand: Operand, write: boolean): void {
     const { slot } = operand;
-    const wanted = typeOf(operand);
     if (!this.slots.includes(slot)) this.slots.push(slot);
     if (write) this.written.add(slot);
-    const type = this.types.get(slot) ?? wanted;
-    if (type !== wanted) throw new DeviceLimitError(`one buffer cannot be bound as ${type} and as ${wanted}`);
-    this.types.set(slot, type);
-    return `buffer${this.slots.indexOf(slot)}`;
+    this.types.set(slot, this.held(typeOf(operand), this.types.get(slot)));
   }
 
-  /** The parameters and the element of an accessor with one flat index per group of axes. */
+  /** What a binding holds that has windows of both types. */
+  protected held(wanted: string, type = wanted): string {
+    if (type !== wanted) throw new DeviceLimitError(`one buffer cannot be bound as ${type} and as ${wanted}`);
+    return type;
+  }
+
+  /** The parameters and the place of the element of an accessor with one flat index per group of axes. */
   private element(name: string, operand: Operand, groups: readonly number[], write: boolean) {
-    const { offsetOf, shape, strides } = operand;
+    const { offsetOf, shape, strides, fours } = operand;
+    this.note(operand, write);
     const terms: string[] = [];
-    if (offsetOf >= 0) terms.push(this.param(`${name}_offset`, { kind: 'offset', operand: offsetOf }));
+    if (offsetOf >= 0)
+      terms.push(
+        this.param(`${name}_offset`, { kind: 'offset', operand: offsetOf }) + (fours ? ' / 4u' : ''),
+      );
     let axis = 0;
     groups.forEach((rank, g) => {
       const end = axis + rank;
@@ -174,7 +201,7 @@ export class Source {
       axis = end;
     });
     const list = groups.map((_, g) => `i${g}: u32`);
-    return { list, element: `${this.buffer(operand, write)}[${terms.join(' + ') || '0u'}]` };
+    return { list, index: terms.join(' + ') || '0u' };
   }
 
   /** What a flat index over some axes contributes to the place of an element. Strides of 0 and 1 are in the text. */

@@ -1,7 +1,7 @@
 /** What training takes beyond predictions: kernels that only derivatives call, compiled steps, measurements. */
 import { KernelError } from '../../core/errors.js';
 import type { Parts } from './backend.js';
-import { PreparedPlan } from './executable.js';
+import { Steps } from './executable.js';
 import { generateGradients } from './generate.js';
 import {
   byAxis,
@@ -128,6 +128,6 @@ export const whole: Parts = {
     }),
   ]),
   shaders: { ...shaders, ...trainingShaders },
-  prepare: (plan, services) => new PreparedPlan(plan, services),
+  steps: services => new Steps(services),
   timer: device => new PassTimer(device),
 };
