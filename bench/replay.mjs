@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { create } from 'webgpu';
 import { createOn } from '../dist/src/backends/webgpu/backend.js';
-import { whole } from '../dist/src/backends/webgpu/training.js';
+import { node } from '../dist/src/backends/webgpu/index.js';
 import { SUITES } from '../dist/src/cli/suites.js';
 import { compile, use } from '../dist/src/index.js';
 
@@ -25,7 +25,7 @@ const SAMPLES = 200;
 
 // Dawn aborts the process if this object is collected.
 globalThis.dawn = create(['backend=null']);
-const backend = await createOn(globalThis.dawn, {}, whole);
+const backend = await createOn(globalThis.dawn, {}, node);
 use(backend);
 const { device } = backend;
 

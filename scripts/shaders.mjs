@@ -1,5 +1,5 @@
 /**
- * Inlines shaders/*.wgsl, and apart from them those of shaders/training and shaders/tiers, into
+ * Inlines shaders/*.wgsl, and apart from them those of shaders/training, shaders/measure and shaders/tiers, into
  * src/backends/webgpu/shaders.gen.ts, so that neither Node nor a browser reads files at run time. Writes only when something changed. Run by `prepare` and by the test set-up.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -13,8 +13,8 @@ const TARGET = join(ROOT, 'src/backends/webgpu/shaders.gen.ts');
 const bare = text =>
   text
     .replace(/\s*(\/\/.*)?\n\s*/g, '\n')
-    .replace(/ *([{}();,:=?*/+|&-]) */g, '$1')
-    .replace(/\n(?=})|(?<={)\n/g, '')
+    .replace(/ *([{}();,:=?*/+|&<>%!-]) */g, '$1')
+    .replace(/\n(?=})|(?<=[{};])\n/g, '')
     .trimStart();
 
 /** The text of a constant that holds the shaders of a folder by name. */
@@ -36,6 +36,7 @@ export function inlineShaders() {
     head +
     constantOf('shaders', join(ROOT, 'shaders')) +
     constantOf('trainingShaders', join(ROOT, 'shaders/training')) +
+    constantOf('measureShaders', join(ROOT, 'shaders/measure')) +
     constantOf('tierShaders', join(ROOT, 'shaders/tiers'));
   if (existsSync(TARGET) && readFileSync(TARGET, 'utf8') === code) return false;
   writeFileSync(TARGET, code);

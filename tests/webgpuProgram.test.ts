@@ -2,9 +2,8 @@
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createOn } from '../src/backends/webgpu/backend.js';
-import { Steps } from '../src/backends/webgpu/executable.js';
-import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
-import { whole } from '../src/backends/webgpu/training.js';
+import { createWebGPU, findGpu, node } from '../src/backends/webgpu/index.js';
+import { SettlingSteps } from '../src/backends/webgpu/settling.js';
 import { SUITES, type Workloads } from '../src/cli/suites.js';
 import type { Backend } from '../src/core/backend.js';
 import { valueAndGrad } from '../src/core/grad.js';
@@ -49,11 +48,11 @@ test('random steps: compiled equals eager, whatever is fused, packed or donated'
 }, 120_000);
 
 /** A backend whose compiled steps share bind groups from their second run on. */
-const settling = async () =>
-  createOn(await findGpu(), {}, { ...whole, steps: services => new Steps(services, 2) });
+const settlingSoon = async () =>
+  createOn(await findGpu(), {}, { ...node, steps: services => new SettlingSteps(services, 2) });
 
 test('random steps: settled equals eager', async () => {
-  const own = await settling();
+  const own = await settlingSoon();
   use(own);
   await fc.assert(
     fc.asyncProperty(randomStep, async step => {
@@ -67,7 +66,7 @@ test('random steps: settled equals eager', async () => {
 }, 120_000);
 
 test('a settled step changes its bind group only around what it returns, and moves what it updates once', async () => {
-  const own = await settling();
+  const own = await settlingSoon();
   use(own);
   let groups = 0;
   const { createCommandEncoder } = Object.getPrototypeOf(own.device.gpu) as GPUDevice;

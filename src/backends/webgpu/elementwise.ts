@@ -121,79 +121,51 @@ function byFours(parts: readonly Part[], { software, mixed }: Call): readonly Pa
   return software && (mixed || !clash) ? bound : parts;
 }
 
-/** The region of a buffer that an operand lies in. */
-interface Place {
-  readonly buffer: object;
-  readonly region: object;
-}
-
-/** Commands of one dispatch, with what they use. */
-interface Bundle {
-  command: Command;
-  readonly read: Set<object>;
-  readonly written: Set<object>;
-  readonly buffers: Set<object>;
-  words: number;
-}
-
-/** How many dispatches an elementwise command is moved forward at most. */
-const REACH = 64;
-
 /**
- * Joins elementwise commands, each with the earliest of those before it that it can be moved to: past what writes no region
- * that it uses, and uses none that it writes. `placesOf` tells where a command's outputs are, then its inputs.
+ * Joins neighbouring elementwise commands where none writes a buffer that another one uses. `buffersOf` names the
+ * buffers of a command's outputs, then of its inputs.
  */
 export function bundle(
   commands: readonly Command[],
-  placesOf: (command: Command) => readonly Place[],
+  buffersOf: (command: Command) => readonly object[],
   maxBindings: number,
 ): Command[] {
-  const out: Bundle[] = [];
+  const out: Command[] = [];
+  let read = new Set<object>();
+  let written = new Set<object>();
+  let words = 0;
   for (const command of commands) {
-    const places = placesOf(command);
-    const written = new Set(places.slice(0, command.outs.length).map(place => place.region));
-    const read = new Set(places.slice(command.outs.length).map(place => place.region));
-    const buffers = new Set(places.map(place => place.buffer));
-    const one: Bundle = { command, read, written, buffers, words: wordsOf(command) };
-    const earlier = command.kernel === 'elementwise' ? homeOf(one, out, maxBindings) : undefined;
-    if (earlier) join(earlier, one);
-    else out.push(one);
-  }
-  return out.map(({ command }) => command);
-}
-
-/** The earliest bundle that `one` may become part of. */
-function homeOf(one: Bundle, bundles: readonly Bundle[], maxBindings: number): Bundle | undefined {
-  let found: Bundle | undefined;
-  for (let i = bundles.length - 1; i >= Math.max(0, bundles.length - REACH); i--) {
-    const other = bundles[i];
-    const { command, read, written, buffers, words } = other;
-    if (meet(written, one.read) || meet(written, one.written) || meet(read, one.written)) break;
-    if (
+    const last = out.at(-1);
+    const buffers = buffersOf(command);
+    const writes = buffers.slice(0, command.outs.length);
+    const reads = buffers.slice(command.outs.length);
+    const cost = wordsOf(command);
+    const joins =
+      last?.kernel === 'elementwise' &&
       command.kernel === 'elementwise' &&
-      words + one.words <= MAX_PARAMS &&
-      new Set([...buffers, ...one.buffers]).size <= maxBindings
-    )
-      found = other;
+      words + cost <= MAX_PARAMS &&
+      writes.every(b => !read.has(b) && !written.has(b)) &&
+      reads.every(b => !written.has(b)) &&
+      new Set([...read, ...written, ...buffers]).size <= maxBindings;
+    if (joins) {
+      out[out.length - 1] = {
+        kernel: 'elementwise',
+        op: `${last.op}, ${command.op}`,
+        outs: [...last.outs, ...command.outs],
+        ins: [...last.ins, ...command.ins],
+        attrs: { exprs: [...exprsOf(last.attrs), ...exprsOf(command.attrs)] },
+      };
+    } else {
+      out.push(command);
+      read = new Set();
+      written = new Set();
+      words = 0;
+    }
+    for (const b of reads) read.add(b);
+    for (const b of writes) written.add(b);
+    words += cost;
   }
-  return found;
-}
-
-const meet = (a: ReadonlySet<object>, b: ReadonlySet<object>): boolean => [...a].some(x => b.has(x));
-
-function join(to: Bundle, one: Bundle): void {
-  const { command } = to;
-  to.command = {
-    kernel: 'elementwise',
-    op: `${command.op}, ${one.command.op}`,
-    outs: [...command.outs, ...one.command.outs],
-    ins: [...command.ins, ...one.command.ins],
-    attrs: { exprs: [...exprsOf(command.attrs), ...exprsOf(one.command.attrs)] },
-  };
-  for (const region of one.read) to.read.add(region);
-  for (const region of one.written) to.written.add(region);
-  for (const buffer of one.buffers) to.buffers.add(buffer);
-  to.words += one.words;
+  return out;
 }
 
 /** The most words of the parameter block that an elementwise command takes. */

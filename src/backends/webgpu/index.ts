@@ -1,8 +1,12 @@
 /** WebGPU in Node: the backend on a device of the npm package `webgpu` (Dawn). */
 import type { Backend } from '../../core/backend.js';
 import { NoAdapterError } from '../../core/errors.js';
-import { createOn, type WebGPUOptions } from './backend.js';
+import { createOn, type Parts, type WebGPUOptions } from './backend.js';
+import { Steps } from './executable.js';
+import { machine } from './machine.js';
+import { SettlingSteps } from './settling.js';
 import type { Tunable } from './tiling.js';
+import { PassTimer } from './timer.js';
 import { whole } from './training.js';
 
 /** What Node offers beside the options of browsers. */
@@ -18,6 +22,14 @@ export type { WebGPUOptions };
  * while its adapters or devices are in use.
  */
 const kept = new Map<string, GPU>();
+
+/** What Node has of the backend: all that browsers have, measurements, and steps that settle where that gains something. */
+export const node: Parts = {
+  ...whole,
+  kernels: new Map([...whole.kernels, ['machine', machine]]),
+  steps: services => (services.device.software ? new Steps(services) : new SettlingSteps(services)),
+  timer: device => new PassTimer(device),
+};
 
 /** Timestamps in steps of 65 us are of no use to measurements. */
 const PLAIN = ['disable-dawn-features=timestamp_quantization'];
@@ -66,8 +78,8 @@ export async function createWebGPU(options: DawnOptions = {}): Promise<Backend> 
 
 async function openDevice(options: DawnOptions): Promise<Backend & Tunable> {
   const { precision = 'highest', emulated } = options;
-  if (precision === 'highest') return createOn(await findGpu(), options, whole);
+  if (precision === 'highest') return createOn(await findGpu(), options, node);
   const { tierOf } = await import('./matrices.js');
   const gpu = await findGpu(emulated ? PLAIN : WITH_MATRICES);
-  return createOn(gpu, options, { ...whole, tierOf: adapter => tierOf(adapter, precision, emulated) });
+  return createOn(gpu, options, { ...node, tierOf: adapter => tierOf(adapter, precision, emulated) });
 }

@@ -20,8 +20,9 @@ export interface Block {
   readonly buffer: GPUBuffer;
   /** Where it begins in its buffer, in bytes. */
   readonly offset: number;
-  /** The block that it is a part of, if it is one, and what giving it back does then. */
-  readonly home?: Block;
+  /** The block whose buffer it is a part of, or itself. */
+  readonly home: Block;
+  /** What giving a part back does. */
   readonly leave?: () => void;
   /** True once the device has told that it had no room for it. */
   failed: boolean;
@@ -110,7 +111,16 @@ export class Pool {
       this.bytes -= bytes;
       while (this.freeBytes > 0) this.destroyStalest();
     });
-    const block: Block = { id: this.nextId++, bytes, buffer, offset: 0, failed: false };
+    const block: Block = {
+      id: this.nextId++,
+      bytes,
+      buffer,
+      offset: 0,
+      failed: false,
+      get home() {
+        return block;
+      },
+    };
     this.buffers++;
     this.bytes += bytes;
     return block;
@@ -153,5 +163,45 @@ export class Lru<K, V> {
     if (this.entries.size >= this.capacity) this.entries.delete(this.entries.keys().next().value!);
     this.entries.set(key, value);
     return value;
+  }
+}
+
+/**
+ * Scratch buffers that all prepared plans share: their contents are dead between runs, and runs follow each other in
+ * one queue. The k-th largest buffer of every plan lies in the k-th largest block.
+ */
+export class Scratch {
+  private readonly current: (Block | undefined)[] = [];
+  private readonly users = new Map<Block, number>();
+
+  constructor(private readonly pool: Pool) {}
+
+  /** Blocks for buffers of these sizes, distinct, in the same order. */
+  take(sizes: readonly number[]): Block[] {
+    const blocks = new Array<Block>(sizes.length);
+    const bySize = sizes.map((_, i) => i).sort((i, j) => sizes[j] - sizes[i]);
+    bySize.forEach((i, rank) => {
+      let block = this.current[rank];
+      if (!block || block.failed || block.bytes < sizes[i])
+        this.current[rank] = block = this.pool.take(sizes[i]);
+      this.users.set(block, (this.users.get(block) ?? 0) + 1);
+      blocks[i] = block;
+    });
+    return blocks;
+  }
+
+  /** Ends the use of blocks; a block that nobody uses goes back to the pool. */
+  give(blocks: readonly Block[]): void {
+    for (const block of blocks) {
+      const left = this.users.get(block)! - 1;
+      if (left > 0) this.users.set(block, left);
+      else {
+        this.users.delete(block);
+        const rank = this.current.indexOf(block);
+        if (rank >= 0) this.current[rank] = undefined;
+        this.pool.give(block);
+      }
+    }
+    this.pool.trim();
   }
 }

@@ -6,7 +6,7 @@ import type { Device } from './device.js';
 import { denseStrides, type Pass, product } from './kernel.js';
 import { Lru } from './memory.js';
 import type { ParamsAt, Pipeline, Pipelines } from './pipelines.js';
-import type { Operand, Param, Source } from './source.js';
+import { type Operand, type Param, Source } from './source.js';
 
 const RECIPES = 8192;
 
@@ -99,7 +99,7 @@ export class Recipes {
       ins: operands.slice(command.outs.length),
       attrs: command.attrs,
       software: this.device.software,
-      mixed: this.paramsAt === 'fixed',
+      mixed: this.Kind !== Source,
       subgroup: this.device.subgroup,
       tuning: this.device.tuning,
       multiply: this.device.multiply,

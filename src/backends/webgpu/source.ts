@@ -25,6 +25,7 @@ export interface Operand {
   readonly fours?: boolean;
 }
 
+/** What an element of an operand is in WGSL. */
 export const typeOf = ({ dtype, fours }: Operand): string => (fours ? `vec4<${dtype}>` : dtype);
 
 /**

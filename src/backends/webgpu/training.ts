@@ -1,23 +1,11 @@
-/** What training takes beyond predictions: kernels that only derivatives call, compiled steps, measurements. */
-import { KernelError } from '../../core/errors.js';
+/** What training takes beyond predictions: kernels that only derivatives call, compiled steps. */
 import type { Parts } from './backend.js';
 import { Steps } from './executable.js';
 import { generateGradients } from './generate.js';
-import {
-  byAxis,
-  type Call,
-  flat,
-  integer,
-  type Lowering,
-  type Pass,
-  perElement,
-  size,
-  streaming,
-} from './kernel.js';
-import { copy, kernels, poolSizes, rowwise, softmaxRows, takeGroups } from './launch.js';
+import { byAxis, type Call, flat, type Lowering, type Pass, perElement, size } from './kernel.js';
+import { kernels, poolSizes, rowwise, softmaxRows, takeGroups } from './launch.js';
 import { conv2dFilter, conv2dInput, raggedOuter } from './matmul.js';
 import { shaders, trainingShaders } from './shaders.gen.js';
-import { PassTimer } from './timer.js';
 
 function scatterAdd(call: Call): Pass[] {
   const [src, index] = call.ins;
@@ -76,31 +64,6 @@ function sumPoolSpread(call: Call): Pass[] {
   ];
 }
 
-/** Elements that a thread of the mode 'read' adds up. */
-const READS = 64;
-
-/** What `bench` measures the device by: one pass with a loop in it, or as many passes over memory as are asked for. */
-function machine(call: Call): Pass[] {
-  const { ins, outs, attrs } = call;
-  const access = [flat('x', ins[0]), flat('y', outs[0], 'raw')];
-  const repeats = integer(call, 'repeats');
-  const count = size(outs[0]);
-  const modes: Record<string, () => Pass> = {
-    read: () => perElement(count / READS, { bodies: ['machineRead'], constants: { READS }, access }),
-    write: () =>
-      perElement(
-        count,
-        { bodies: ['machineWrite'], access: access.slice(1) },
-        streaming(count, call.software),
-      ),
-    copy: () => copy(call)[0],
-  };
-  const mode = String(attrs.mode);
-  if (mode === 'fma') return [perElement(count, { bodies: ['machineFma'], params: { repeats }, access })];
-  if (!Object.hasOwn(modes, mode)) throw new KernelError(`machine: there is no mode '${mode}'`);
-  return new Array<Pass>(repeats).fill(modes[mode]());
-}
-
 function crossEntropy(call: Call): Pass[] {
   const [, labels, g] = call.ins;
   const [y] = call.outs;
@@ -119,7 +82,6 @@ export const whole: Parts = {
       crossEntropy,
       crossEntropyGradient: crossEntropy,
       generateGradients,
-      machine,
       maxPoolScatter,
       maxPoolTake,
       raggedOuter,
@@ -129,5 +91,5 @@ export const whole: Parts = {
   ]),
   shaders: { ...shaders, ...trainingShaders },
   steps: services => new Steps(services),
-  timer: device => new PassTimer(device),
+  timer: null,
 };
