@@ -1,7 +1,8 @@
 /**
  * What one dispatch of a compiled step costs the CPU, without a GPU: the meta-training step E25 is replayed on Dawn's null
  * backend, which validates and records but executes nothing. Beside it the same calls, with the same pipelines and bind
- * groups, made of Dawn alone: what no library can go below. Times are the least of 200 samples of 20 steps.
+ * groups, made of Dawn alone: what no library can go below. Times are the least of 200 samples of 20 steps, after the 5000
+ * by which a step has settled.
  *
  *   node bench/replay.mjs [--peers DIR]
  */

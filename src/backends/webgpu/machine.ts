@@ -4,10 +4,7 @@ import { type Call, flat, integer, type Pass, perElement, size, streaming } from
 import { copy } from './launch.js';
 import { measureShaders } from './shaders.gen.js';
 
-const body = (mode: 'Fma' | 'Read' | 'Write', pass: Pass): Pass => ({
-  ...pass,
-  shader: measureShaders[`machine${mode}`],
-});
+const withShader = (shader: string, pass: Pass): Pass => ({ ...pass, shader });
 
 /** Elements that a thread of the mode 'read' adds up. */
 const READS = 64;
@@ -19,13 +16,18 @@ export function machine(call: Call): Pass[] {
   const repeats = integer(call, 'repeats');
   const count = size(outs[0]);
   const modes: Record<string, () => Pass> = {
-    read: () => body('Read', perElement(count / READS, { constants: { READS }, access })),
+    read: () =>
+      withShader(measureShaders.machineRead, perElement(count / READS, { constants: { READS }, access })),
     write: () =>
-      body('Write', perElement(count, { access: access.slice(1) }, streaming(count, call.software))),
+      withShader(
+        measureShaders.machineWrite,
+        perElement(count, { access: access.slice(1) }, streaming(count, call.software)),
+      ),
     copy: () => copy(call)[0],
   };
   const mode = String(attrs.mode);
-  if (mode === 'fma') return [body('Fma', perElement(count, { params: { repeats }, access }))];
+  if (mode === 'fma')
+    return [withShader(measureShaders.machineFma, perElement(count, { params: { repeats }, access }))];
   if (!Object.hasOwn(modes, mode)) throw new KernelError(`machine: there is no mode '${mode}'`);
   return new Array<Pass>(repeats).fill(modes[mode]());
 }
