@@ -1,5 +1,5 @@
 /** Kernels of weights that are generated and applied in one command: W lives in the threads' registers only. */
-import { byAxis, type Call, type Pass, perElement } from './kernel.js';
+import { byAxis, type Call, type Pass, perElement, size } from './kernel.js';
 import type { Access, Operand, Source } from './source.js';
 
 /** Values of W a thread holds for its tasks, times the rows it applies them to at once. */
@@ -123,5 +123,5 @@ export function generateGradients(call: Call): Pass[] {
       }),
   };
   const wants = call.attrs.wants as readonly string[];
-  return wants.map((slot, k) => passes[slot](call.outs[k]));
+  return wants.flatMap((slot, k) => (size(call.outs[k]) > 0 ? [passes[slot](call.outs[k])] : []));
 }

@@ -95,7 +95,7 @@ export function matmul(call: Call): Pass[] {
   });
 }
 
-/** Names of sizes as the convolution bodies use them. */
+/** Names of sizes as the convolution bodies use them. They divide by channels, which must not be 0 for that. */
 function convolutionSizes(call: Call, x: Operand, w: Operand, y: Operand): Record<string, number> {
   const [sh, sw] = integers(call, 'stride', 2);
   const [top, left] = integers(call, 'pad', 2);
@@ -104,10 +104,10 @@ function convolutionSizes(call: Call, x: Operand, w: Operand, y: Operand): Recor
   return {
     H: h,
     W: width,
-    C: c,
+    C: c || 1,
     KH: kh,
     KW: kw,
-    O: o,
+    O: o || 1,
     OH: y.shape[2],
     OW: y.shape[3],
     STRIDE_H: sh,
@@ -128,7 +128,7 @@ export function conv2d(call: Call): Pass[] {
     batch: x.shape[0],
     m: x.shape[1] * constants.OH * constants.OW,
     n: constants.O,
-    k: constants.KH * constants.KW * constants.C,
+    k: constants.KH * constants.KW * w.shape[3],
     groups: [1, 3, 1],
     access: [
       { name: 'x', operand: x, groups: AXES },
@@ -150,7 +150,7 @@ export function conv2dInput(call: Call): Pass[] {
     batch: dx.shape[0],
     m: dx.shape[1] * constants.H * constants.W,
     n: constants.C,
-    k: constants.KH * constants.KW * constants.O,
+    k: constants.KH * constants.KW * w.shape[4],
     groups: [1, 3, 1],
     access: [
       { name: 'g', operand: g, groups: AXES },
