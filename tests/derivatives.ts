@@ -23,14 +23,19 @@ const closeTo = (got: number, want: number, tolerance: number) =>
   expect(Math.abs(got - want)).toBeLessThanOrEqual(tolerance * Math.max(1, Math.abs(want)));
 
 /**
- * Compares gradient and Hessian-vector product of the smooth scalar `f` with central differences along a random
- * direction. The backend in use must store float64.
+ * Compares gradient and Hessian-vector product of the scalar `f` with central differences along a random direction, in
+ * which `f` must be smooth for `h` either way. The backend in use must store float64.
  */
-export function expectDerivatives<P>(f: (p: P) => Tensor, p: P, key: Tensor, tolerance = 1e-6): void {
+export function expectDerivatives<P>(
+  f: (p: P) => Tensor,
+  p: P,
+  key: Tensor,
+  tolerance = 1e-6,
+  h = 1e-5,
+): void {
   const keys = split(key, tree.leaves(p).length);
   let i = 0;
   const v = tree.map(x => normal(keys[i++], x.shape), p);
-  const h = 1e-5;
   const at = (step: number) => axpy(p, step, v);
   const value = (q: P) => f(q).dataSync()[0];
   const g = grad(f);

@@ -78,7 +78,8 @@ describe.each(['all', 'logits'] as const)('hyperTransformer, %s generated', gene
         values(g).some(v => v !== 0),
         path,
       ).toBe(true);
-    expectDerivatives(loss, params, key(5), 1e-4);
+    // Between 1e-6 and 1e-5 away a relu turns: with norms of a small scale everything lies near its kinks.
+    expectDerivatives(loss, params, key(5), 1e-4, 1e-6);
   });
 });
 
