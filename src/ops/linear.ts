@@ -14,6 +14,7 @@ import {
   type LinearShapes,
   type PlanOptions,
   planLinear,
+  planning,
   type Strategy,
   strategiesFor,
   together,
@@ -206,7 +207,7 @@ function sizesOf(w: Generated, rows: number): LinearShapes {
  * one product than each by its own plan. The others stay generated.
  */
 export function weave<T>(theta: T, rows: number, options: LinearPlanOptions = {}): T {
-  if (options.strategy === 'materialise') return materialise(theta) as T;
+  if (options.strategy === 'materialise' && planning.maxBytes === Infinity) return materialise(theta) as T;
   const woven = new Map<unknown, Tensor>();
   for (const pieces of projections(theta)) {
     // How many rows filters have is not known here: unless told otherwise, they are materialised.
