@@ -368,9 +368,9 @@ const indexing: Record<string, Row[]> = {
   ],
   widen: [
     row([keyWords], x => op.where(op.isFinite(op.widen(x)), op.widen(x), 0), exact),
+    row([halves([2, 0])], op.widen, exact),
     row([halves([3, 5])], op.widen, exact),
     row([halves([5, 4])], x => op.widen(op.transpose(x)), exact),
-    row([halves([2, 0])], op.widen, exact),
   ],
   cast: [
     row([fixed(exactly(-2.7, -0.5, 0, 0.9, 2.7, 1e6))], x => op.cast(x, 'i32'), exact),
