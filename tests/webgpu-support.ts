@@ -247,35 +247,48 @@ export interface Case {
   readonly denseOuts?: boolean;
 }
 
-/** Runs a command in as few workgroups a dimension as hold it, so that its dispatches are folded, whatever their size. */
-function runFolded(example: Command): void {
+/**
+ * Runs a command on a device that has as little as can be of one thing: workgroups in a dimension, so that its dispatches
+ * are folded, or bytes in a binding, so that it is run in ranges.
+ */
+export function runWithLeast(
+  limit: 'maxComputeWorkgroupsPerDimension' | 'maxStorageBufferBindingSize',
+  example: Command,
+): void {
   const { device, retile } = gpu as Backend & Tunable;
   const forget = () => retile.call(gpu, '', null);
-  const most = device.limits.maxComputeWorkgroupsPerDimension;
-  for (let few = 2; ; few *= 2) {
+  const most = device.limits[limit];
+  const bytes = Math.max(...[...example.outs, ...example.ins].map(({ storage }) => storage.size * 4));
+  const least = limit === 'maxStorageBufferBindingSize' ? 256 * Math.ceil(bytes / 512 + 1) : 2;
+  for (let few = least; ; few *= 2) {
     forget();
-    device.limits.maxComputeWorkgroupsPerDimension = few;
+    device.limits[limit] = few;
     try {
       gpu.run([example]);
       return;
     } catch (failure) {
       if (!((failure as KernelFailure).cause instanceof DeviceLimitError) || few >= most) throw failure;
     } finally {
-      device.limits.maxComputeWorkgroupsPerDimension = most;
+      device.limits[limit] = most;
       forget();
     }
   }
 }
 
-/** Runs a kernel, folded every other time, with scattered operands and compares its windows, and what surrounds them, with what is wanted. */
-export async function check(kernel: string, random: () => number, example: Case): Promise<void> {
+/** Runs a kernel, folded every other time unless `ranged` has it run in ranges then, with scattered operands and compares its windows, and what surrounds them, with what is wanted. */
+export async function check(
+  kernel: string,
+  random: () => number,
+  example: Case,
+  ranged = false,
+): Promise<void> {
   const ins = example.ins.map((x, i) =>
     upload(gpu, x, x.dtype, example.denseIns?.includes(i) ? undefined : random),
   );
   const outs = example.outs.map(y => target(gpu, y.shape, y.dtype, example.denseOuts ? undefined : random));
   const asked = command(kernel, outs, ins, example.attrs);
-  if (random() < 0.5) runFolded(asked);
-  else gpu.run([asked]);
+  if (random() < 0.5) gpu.run([asked]);
+  else runWithLeast(ranged ? 'maxStorageBufferBindingSize' : 'maxComputeWorkgroupsPerDimension', asked);
   for (const [i, wanted] of example.outs.entries()) {
     const got = await downloadWindow(gpu, outs[i]);
     const found = difference(got.data, wanted.data, wanted.tolerance ?? 0);
@@ -291,11 +304,12 @@ export function fuzz<T>(
   name: string,
   arbitrary: fc.Arbitrary<T>,
   body: (value: T, random: () => number) => Promise<void>,
+  numRuns = 12,
 ) {
   onDevice(name, () =>
     fc.assert(
       fc.asyncProperty(arbitrary, fc.integer(), (value, seed) => body(value, uniform(seed))),
-      { numRuns: 12, seed: 1 },
+      { numRuns, seed: 1, endOnFailure: true },
     ),
   );
 }

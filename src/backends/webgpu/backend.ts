@@ -17,6 +17,7 @@ import type { Services, Steps } from './executable.js';
 import { denseStrides, isDense, type Lowering, product } from './kernel.js';
 import { type Block, MAP_READ, Pool, USAGE, usable } from './memory.js';
 import { Pipelines } from './pipelines.js';
+import type { Ranges } from './ranges.js';
 import { immediatesOf, operandsOf, Recipes } from './recipes.js';
 import { Source } from './source.js';
 import type { Tiling, Tunable, Tuning } from './tiling.js';
@@ -41,6 +42,8 @@ export interface Parts {
   readonly shaders: Readonly<Record<string, string>>;
   /** What makes steps ready; null where none are compiled. */
   readonly steps: ((services: Services) => Steps) | null;
+  /** What runs commands in ranges where operands are larger than bindings. Without it none are. */
+  readonly ranges?: Ranges;
   /** A measurement on the device's clock; null where nothing is measured. */
   readonly timer: ((device: Device) => PassTimer) | null;
   /** The implementation of a precision other than 'highest'. */
@@ -259,10 +262,19 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     return staging;
   }
 
-  private record(recording: Recording, command: Command): void {
-    const { outs, ins, op } = command;
-    const blocks = [...outs.map(y => this.bind(y.storage)), ...ins.map(x => this.bound(x.storage, op))];
-    const offsets = [...outs, ...ins].map(view => view.offset);
+  private record(
+    recording: Recording,
+    command: Command,
+    blocks: readonly Block[] = this.blocksOf(command),
+    offsets: readonly number[] = [...command.outs, ...command.ins].map(view => view.offset),
+  ): void {
+    const { device, pool, parts } = this;
+    if (
+      parts.ranges?.record(device, pool, command, blocks, offsets, (part, ...places) =>
+        this.record(recording, part, places[0], places[1]),
+      )
+    )
+      return;
     const operands = operandsOf(blocks, offsets);
     const { steps, temporaries } = this.recipes.of(command, operands);
     const scratch = temporaries.map(bytes => this.pool.take(bytes));
@@ -282,6 +294,10 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     this.params.upload();
     recording.submit(this.made);
     this.pool.trim();
+  }
+
+  private blocksOf({ outs, ins, op }: Command): Block[] {
+    return [...outs.map(y => this.bind(y.storage)), ...ins.map(x => this.bound(x.storage, op))];
   }
 
   /** The storage's memory, taken if there is none yet. */

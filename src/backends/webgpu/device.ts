@@ -62,6 +62,8 @@ export class Device {
   readonly tuning: Tuning = { tiles: new Map(), seen: null };
   /** See `Call`. */
   readonly subgroup: number;
+  /** The most bytes of a tensor: what one binding holds, where kernels are not run in ranges. */
+  largest: number;
 
   private constructor(
     readonly gpu: GPUDevice,
@@ -73,6 +75,7 @@ export class Device {
     subgroups = true,
   ) {
     const { subgroupMinSize, subgroupMaxSize } = info;
+    this.largest = limits.maxStorageBufferBindingSize;
     this.subgroup =
       subgroups && gpu.features.has('subgroups') && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize : 0;
     if (tier) this.multiply = (call, p) => tier.multiply(this, call, p);
@@ -173,13 +176,10 @@ export class Device {
     this.check();
   }
 
-  /** Throws DeviceLimitError if one binding cannot hold `bytes`. */
+  /** Throws DeviceLimitError if a tensor cannot have `bytes`. */
   checkSize(bytes: number): void {
-    const most = Math.min(this.limits.maxStorageBufferBindingSize, this.limits.maxBufferSize);
-    if (bytes > most)
-      throw new DeviceLimitError(
-        `a tensor of ${bytes} bytes was asked for; '${this.name}' takes at most ${most}`,
-      );
+    if (bytes > this.largest)
+      throw new DeviceLimitError(`a tensor of ${bytes} bytes: '${this.name}' takes at most ${this.largest}`);
   }
 
   dispose(): void {

@@ -7,6 +7,7 @@ import { bundle } from './elementwise.js';
 import { type Made, ParamPages, type ParamSlot, Recording } from './encoder.js';
 import { type Block, type Pool, Scratch, usable } from './memory.js';
 import type { Layout, Pipeline, Pipelines } from './pipelines.js';
+import type { Run, Window } from './ranges.js';
 import { immediatesOf, operandsOf, Recipes, type Step } from './recipes.js';
 import { Source } from './source.js';
 
@@ -47,7 +48,7 @@ export interface Services {
   readonly device: Device;
   readonly pool: Pool;
   readonly pipelines: Pipelines;
-  readonly parts: Pick<Parts, 'kernels' | 'shaders'>;
+  readonly parts: Pick<Parts, 'kernels' | 'shaders' | 'ranges'>;
   readonly made: Made;
   readonly maxBindings: number;
 }
@@ -86,12 +87,14 @@ export class PreparedPlan implements Executable {
   /** For each external: the op that reads it before anything writes it, or null. */
   protected readonly firstReader: readonly (string | null)[];
   private temporaries: Block[] = [];
+  /** Which of the externals, scratch blocks and temporaries are bound from a later byte on as well, behind those. */
+  private windows: readonly Window<number>[] = [];
   private dispatches: readonly Dispatch[] = [];
   private groups: Group[] = [];
   /** The externals' buffers of the last run; null to have the next one resolve all anew. */
   protected bound: readonly Block[] | null = null;
   private layout = '';
-  /** What groups bind: externals, scratch memory, temporaries. */
+  /** What groups bind: externals, scratch memory, temporaries, windows on them. */
   private blocks: readonly Block[] = [];
 
   /** `sizes` are those of the blocks of scratch memory. */
@@ -140,7 +143,9 @@ export class PreparedPlan implements Executable {
     this.gather(externals, next);
     if (!bound || !this.keeps(next, bound)) this.resolve(next);
     this.bound = null;
-    const blocks = [...next.map(block => block.home), ...this.scratch, ...this.temporaries];
+    const whole = [...next.map(block => block.home), ...this.scratch, ...this.temporaries];
+    const { device, parts } = this.services;
+    const blocks = parts.ranges?.places(device, whole, this.windows) ?? whole;
     for (const group of this.groups) {
       const { layout, uses, params, handle } = group;
       if (!handle || uses.some(use => blocks[use] !== this.blocks[use]))
@@ -179,36 +184,48 @@ export class PreparedPlan implements Executable {
 
   /** Turns commands into dispatches. `bind` fills the buffers in. */
   private resolve(externals: readonly Block[]): void {
-    const { pool, device, maxBindings } = this.services;
+    const { pool, device, maxBindings, parts } = this.services;
     const { recipes } = this.steps;
     this.layout = layoutOf(externals);
-    const buffers: object[] = [...externals.map(block => block.home), ...this.scratch];
-    const temporaryBytes: number[] = [];
-    const pending: Pending[] = [];
+    /** Bytes of each kernel's first, second, ... temporary, which all share. */
+    const shared: { bytes: number }[] = [];
+    const found: (Omit<Pending, 'uses'> & { readonly uses: readonly object[] })[] = [];
+    const run: Run<object> = (command, buffers, offsets, regions) => {
+      const operands = operandsOf(buffers, offsets);
+      const { steps, temporaries } = recipes.of(command, operands, operandsOf(regions, offsets));
+      temporaries.forEach((bytes, t) => {
+        shared[t] ??= { bytes };
+        shared[t].bytes = Math.max(shared[t].bytes, bytes);
+      });
+      const bySlot = [...operands.buffers, ...shared];
+      for (const step of steps)
+        found.push({ step, uses: step.source.slots.map(slot => bySlot[slot]), offsets, command });
+    };
+    const ranged = parts.ranges?.plan(device, run);
     const placesOf = ({ outs, ins }: Command) => [...outs, ...ins].map(view => this.placeOf(view, externals));
     const regionsOf = (command: Command) => placesOf(command).map(place => place.region);
     for (const command of bundle(this.plan.commands, regionsOf, maxBindings)) {
       const places = placesOf(command);
-      const offsets = places.map(place => place.offset);
-      const operands = operandsOf(
+      (ranged?.run ?? run)(
+        command,
         places.map(place => place.buffer),
-        offsets,
+        places.map(place => place.offset),
+        places.map(place => place.region),
       );
-      const { steps, temporaries } = recipes.of(command, operands, operandsOf(regionsOf(command), offsets));
-      temporaries.forEach((bytes, t) => {
-        temporaryBytes[t] = Math.max(temporaryBytes[t] ?? 0, bytes);
-      });
-      const known = operands.buffers.length;
-      const at = (slot: number) =>
-        slot < known ? buffers.indexOf(operands.buffers[slot]) : buffers.length + slot - known;
-      for (const step of steps) pending.push({ step, uses: step.source.slots.map(at), offsets, command });
     }
+    const { temporaries = [], windows = [] } = { ...ranged };
+    const homes = externals.map(block => block.home);
+    const used: object[] = [...homes, ...this.scratch, ...shared, ...temporaries, ...windows];
+    const at = new Map(used.map((object, i) => [object, i]));
+    this.windows = windows.map(({ of, start }) => ({ of: at.get(of)!, start }));
     this.groups = [];
-    this.dispatches = this.assign(pending);
+    this.dispatches = this.assign(
+      found.map(one => ({ ...one, uses: one.uses.map(object => at.get(object)!) })),
+    );
     this.params.upload();
     device.check();
     for (const block of this.temporaries) pool.give(block);
-    this.temporaries = temporaryBytes.map(bytes => pool.take(bytes));
+    this.temporaries = [...shared, ...temporaries].map(({ bytes }) => pool.take(bytes));
   }
 
   /** Gives each dispatch its group and its pipeline. */

@@ -11,6 +11,8 @@ interface Operands {
   readonly x: Operand;
   readonly base: Operand | null;
   readonly offsets: Operand | null;
+  /** The row, of those that offsets count, where x starts. */
+  readonly first: unknown;
 }
 
 const operandsOf = ({ ins, attrs }: Call, fixed: number): Operands => ({
@@ -19,13 +21,14 @@ const operandsOf = ({ ins, attrs }: Call, fixed: number): Operands => ({
   x: ins[2],
   base: attrs.base ? ins[fixed] : null,
   offsets: attrs.ragged ? ins[ins.length - 1] : null,
+  first: attrs.first ?? 0,
 });
 
 /** The functions `start_of` (of a task's rows) and, where asked for, `base`. */
-function rowsAndBase({ base, offsets }: Operands, perTask: number) {
+function rowsAndBase({ base, offsets, first }: Operands, perTask: number) {
   return (source: Source): void => {
     if (offsets) source.load('offset', offsets, [1]);
-    const start = offsets ? 'load_offset(t)' : `i32(t * ${perTask}u)`;
+    const start = offsets ? `load_offset(t) - ${first}` : `i32(t * ${perTask}u)`;
     source.add(`fn start_of(t: u32) -> i32 { return ${start}; }\n`);
     if (base) source.load('base', base, [1, 1]);
     source.add(`fn base(k: u32, column: u32) -> f32 { return ${base ? 'load_base(k, column)' : '0.0'}; }\n`);

@@ -4,6 +4,7 @@ import { NoAdapterError } from '../../core/errors.js';
 import { createOn, type Parts, type WebGPUOptions } from './backend.js';
 import { Steps } from './executable.js';
 import { machine } from './machine.js';
+import { withRanges } from './ranges.js';
 import { SettlingSteps } from './settling.js';
 import type { Tunable } from './tiling.js';
 import { PassTimer } from './timer.js';
@@ -24,12 +25,12 @@ export type { WebGPUOptions };
 const kept = new Map<string, GPU>();
 
 /** What Node has of the backend: all that browsers have, measurements, and steps that settle where that gains something. */
-export const node: Parts = {
+export const node: Parts = withRanges({
   ...whole,
   kernels: new Map([...whole.kernels, ['machine', machine]]),
   steps: services => (services.device.software ? new Steps(services) : new SettlingSteps(services)),
   timer: device => new PassTimer(device),
-};
+});
 
 /** Timestamps in steps of 65 us are of no use to measurements. */
 const PLAIN = ['disable-dawn-features=timestamp_quantization'];
@@ -78,8 +79,14 @@ export async function createWebGPU(options: DawnOptions = {}): Promise<Backend> 
 
 async function openDevice(options: DawnOptions): Promise<Backend & Tunable> {
   const { precision = 'highest', emulated } = options;
-  if (precision === 'highest') return createOn(await findGpu(), options, node);
-  const { tierOf } = await import('./matrices.js');
-  const gpu = await findGpu(emulated ? PLAIN : WITH_MATRICES);
-  return createOn(gpu, options, { ...node, tierOf: adapter => tierOf(adapter, precision, emulated) });
+  const open = async (): Promise<Backend & Tunable> => {
+    if (precision === 'highest') return createOn(await findGpu(), options, node);
+    const { tierOf } = await import('./matrices.js');
+    const gpu = await findGpu(emulated ? PLAIN : WITH_MATRICES);
+    return createOn(gpu, options, { ...node, tierOf: adapter => tierOf(adapter, precision, emulated) });
+  };
+  const backend = await open();
+  const { device } = backend;
+  device.largest = Math.floor(device.limits.maxBufferSize / 4) * 4;
+  return backend;
 }

@@ -66,7 +66,8 @@ export function takeGroups(call: Call, whole: Operand, index: Operand) {
   };
 }
 
-function take(call: Call): Pass[] {
+/** x at the places of one axis that an index names. */
+export function take(call: Call): Pass[] {
   const [x, index] = call.ins;
   const [y] = call.outs;
   const { whole, taken, params } = takeGroups(call, x, index);
@@ -172,7 +173,8 @@ function sumPool(call: Call): Pass[] {
   ];
 }
 
-function raggedMatmul(call: Call): Pass[] {
+/** Rows times the matrix of their task. */
+export function raggedMatmul(call: Call): Pass[] {
   const [x, w, offsets] = call.ins;
   const [y] = call.outs;
   const [rows, k] = x.shape;

@@ -201,6 +201,7 @@ export function raggedOuter(call: Call): Pass[] {
       { name: 'offset', operand: offsets, groups: [1] },
     ],
     bodies: ['raggedOuter'],
+    constants: { FIRST: Number(call.attrs.first ?? 0) },
     aByRows: false,
     bByRows: true,
     ranged: true,

@@ -15,7 +15,7 @@ export const MAP_READ = 0x1;
 
 /** One GPUBuffer with the identity that bind groups are cached by. Its size may exceed what was asked for. */
 export interface Block {
-  readonly id: number;
+  readonly id: number | string;
   readonly bytes: number;
   readonly buffer: GPUBuffer;
   /** Where it begins in its buffer, in bytes. */
@@ -62,7 +62,7 @@ export class Pool {
 
   take(bytes: number): Block {
     this.device.checkSize(bytes);
-    const rounded = Math.min(sizeClass(bytes), this.device.limits.maxStorageBufferBindingSize);
+    const rounded = Math.min(sizeClass(bytes), this.device.largest);
     const block = this.free.get(rounded)?.pop();
     if (block) {
       this.freeBytes -= rounded;

@@ -35,7 +35,7 @@ export interface Operands<B> {
   /** The distinct buffers, and for each operand its place among them. */
   readonly buffers: readonly B[];
   readonly slots: readonly number[];
-  /** In elements, from the start of the buffer. */
+  /** In elements, from where the buffer is bound. */
   readonly offsets: readonly number[];
 }
 
@@ -104,7 +104,10 @@ export class Recipes {
       tuning: this.device.tuning,
       multiply: this.device.multiply,
       temporary: (shape, dtype = 'f32') => {
-        const slot = buffers.length + temporaries.push(product(shape) * (dtype === 'f16' ? 2 : 4)) - 1;
+        const bytes = product(shape) * (dtype === 'f16' ? 2 : 4);
+        if (bytes > this.device.limits.maxStorageBufferBindingSize)
+          throw new DeviceLimitError(`${command.op}: ${bytes} bytes of scratch memory cannot be bound`);
+        const slot = buffers.length + temporaries.push(bytes) - 1;
         return { shape, strides: denseStrides(shape), dtype, slot, offsetOf: -1, aligned: true };
       },
     });
@@ -151,7 +154,7 @@ export class Recipes {
  * A buffer that is written may be read by the same command only where every element is read by the thread that writes
  * it: elementwise, in place, with one layout.
  */
-function checkAliases(
+export function checkAliases(
   { kernel, op, outs, ins }: Command,
   slots: readonly number[],
   offsets: readonly number[],

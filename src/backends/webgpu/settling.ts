@@ -70,7 +70,10 @@ class SettlingPlan extends PreparedPlan {
   ) {
     const starts = startsOf(plan.buffers, 64);
     const bytes = starts[plan.buffers.length];
-    const small = bytes <= ARENA;
+    // What is bound in ranges shares nothing.
+    const most = settling.services.device.limits.maxStorageBufferBindingSize;
+    const ranged = plan.externals.some(({ size }) => size * 4 > most);
+    const small = bytes <= Math.min(ARENA, most) && !ranged;
     super(plan, settling, small && bytes > 0 ? [bytes] : plan.buffers);
     this.starts = small ? starts : null;
     this.regions = plan.buffers.map(() => ({}));

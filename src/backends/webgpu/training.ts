@@ -11,13 +11,14 @@ function scatterAdd(call: Call): Pass[] {
   const [src, index] = call.ins;
   const [y] = call.outs;
   const { whole, taken, params, columns } = takeGroups(call, y, index);
+  const start = Number(call.attrs.first ?? 0);
   const threads = call.software ? 64 : 16384;
   const segment = Math.ceil(params.size / Math.min(params.size, Math.ceil(threads / columns)));
   const segments = Math.ceil(params.size / segment);
   return [
     perElement(columns * segments, {
       bodies: ['scatterAdd'],
-      params: { ...params, segment, segments },
+      params: { ...params, segment, segments, start },
       access: [
         { name: 'src', operand: src, groups: taken },
         flat('index', index),
