@@ -73,7 +73,7 @@ const linesOf = (out: string) => join(out, 'results.jsonl');
 const keyOf = ({ task, scores: _, ...rest }: Job, seed: number): string =>
   [task, ...Object.entries({ ...rest, seed }).map(([name, value]) => `--${name} ${value}`)].join(' ');
 
-/** Trains the jobs of a row that are not kept yet, keeps each as it is done, and rewrites the table. */
+/** Trains the jobs of a row that are not kept yet, keeps each as it is done, and writes the table anew. */
 async function reproduce(row: Row, options: Options, signal: AbortSignal): Promise<Figure[]> {
   const { seed, out, again } = options;
   for (const job of Object.values(row.jobs)) {
@@ -84,7 +84,9 @@ async function reproduce(row: Row, options: Options, signal: AbortSignal): Promi
     const machine = `${cpus()[0]?.model ?? 'unknown'}, ${options.threads} thread${options.threads > 1 ? 's' : ''}`;
     await writeKept(out, { ...readKept(out), [key]: { ...outcome, machine } });
   }
-  return figuresOf(row, readKept(out), seed)!;
+  const kept = readKept(out);
+  await writeKept(out, kept);
+  return figuresOf(row, kept, seed)!;
 }
 
 async function trainJob(job: Job, key: string, options: Options, signal: AbortSignal): Promise<Outcome> {
