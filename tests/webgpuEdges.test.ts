@@ -406,7 +406,7 @@ onBothTiers(() => {
         const outs = example.outs.map((y, i) => ({ ...y, data: wanted[i], tolerance: example.tolerance }));
         await check(kernel, random, { ...example, outs }, true);
       },
-      8,
+      4,
     );
 });
 
