@@ -146,10 +146,10 @@ describe('maxBytes', () => {
     };
     const run = (maxBytes: number, strategy?: 'materialise') => {
       const program = compile(stepBy(strategy), { donate: [0, 1], maxBytes });
-      let phi = hyper.init(key(0));
-      let state: any = optimizer.init(phi);
-      let value: any;
-      for (let k = 0; k < 5; k++) [phi, state, value] = program(phi, state, 1) as any[];
+      let phi: unknown = hyper.init(key(0));
+      let state: unknown = optimizer.init(phi);
+      let value: unknown;
+      for (let k = 0; k < 5; k++) [phi, state, value] = program(phi, state, 1) as unknown[];
       return { value, stats: program.stats()[0] };
     };
     const free = run(Infinity, 'materialise');

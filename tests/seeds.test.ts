@@ -66,16 +66,12 @@ test('two ids beside one support set learn two things, each better than one for 
   };
   const own = await trained(() => numbers(2, i => i));
   const pooled = await trained(() => numbers(2, () => 0));
-  const [a, b] = values(
-    (
-      materialise(
-        weights(
-          own.params,
-          numbers(2, i => i),
-        ),
-      ) as any
-    ).w,
+  const theta = weights(
+    own.params,
+    numbers(2, i => i),
   );
+  const { w } = materialise(theta) as { w: Tensor };
+  const [a, b] = values(w);
   expect(Math.abs(a - 2)).toBeLessThan(0.05);
   expect(Math.abs(b + 2)).toBeLessThan(0.05);
   // One weight for both is 0 at best, whose error is 4 times the mean of x².

@@ -109,8 +109,8 @@ describe('trace', () => {
     );
     expect(loaded.every(({ cut }) => cut?.includes('stopGradient'))).toBe(true);
     const read = (p: typeof phi) => {
-      const { w } = (materialise(weights(p)) as any).layers[0];
-      return sum(tensor(w.dataSync()));
+      const { layers } = materialise(weights(p)) as { layers: { w: Tensor }[] };
+      return sum(tensor(layers[0].w.dataSync()));
     };
     expect(() => trace(read, phi)).toThrow(/reading a value.*carries no derivative/s);
     expect(() => grad(read)(phi)).toThrow(/train nothing/);
