@@ -131,8 +131,8 @@ function picture() {
   });
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 ${height}" font-family="Inter, sans-serif" font-size="12">`,
-    `<rect width="640" height="${height}" fill="#ffffff"/>`,
     '<title>Generated weights a second by plan and formulation, with gradients</title>',
+    `<rect width="640" height="${height}" fill="#ffffff"/>`,
     '<circle cx="20" cy="16" r="5" fill="#2563eb"/><text x="30" y="20" fill="#111827">plans of weightloom</text>',
     '<circle cx="180" cy="16" r="5" fill="#9ca3af"/><text x="190" y="20" fill="#111827">formulations of PyTorch</text>',
     ...axis,
