@@ -48,12 +48,6 @@ const line = (what, step, value) => {
   );
 };
 
-/** What must not change; eager steps, which hold many buffers at once, make bind groups anew when the cache is full. */
-const kept = step => {
-  const { bindGroups, ...rest } = held();
-  return JSON.stringify(step === update ? rest : { bindGroups, ...rest });
-};
-
 /** Runs `steps` steps and tells whether the last three quarters of them made nothing. */
 async function steady(what, step, steps) {
   let phi = net.init(wl.key(0));
@@ -67,11 +61,11 @@ async function steady(what, step, steps) {
     if (step === update) for (const leaf of old) leaf.dispose();
     // Eager commands wait for each other until something is read; so do the buffers they use.
     if (i % 10 === 0) await value.item();
-    if (i === steps / 4) warm = kept(step);
+    if (i === steps / 4) warm = JSON.stringify(held());
     if (i % (steps / 4) === 0) line(what, i, await value.item());
     if (step === update) value.dispose();
   }
-  const still = kept(step) === warm;
+  const still = JSON.stringify(held()) === warm;
   for (const leaf of wl.tree.leaves([phi, state])) leaf.dispose();
   return still;
 }
