@@ -106,19 +106,13 @@ function drawParts({ kind, T, n, E, i, o, base, counts, seed }: Case) {
       x: normal(keys[3], [...rows, i]),
       b: normal(keys[4], [T, o]),
     },
-    build: ({
-      code,
-      basis,
-      a,
-      b,
-      // No base is null to the constructors, while the record of parts holds tensors only.
-      base: shared = null as unknown as Tensor,
-    }: Record<string, Tensor>): Generated =>
-      kind === 'full'
-        ? new FullGenerated(code, basis, shared)
-        : kind === 'chunked'
-          ? new ChunkedGenerated(code, basis, [i, o], shared, start)
-          : new LowRankGenerated(a, b, 0.5, shared),
+    build: (made: Record<string, Tensor>): Generated => {
+      const { code, basis, a, b } = made;
+      const shared = base ? made.base : null;
+      if (kind === 'full') return new FullGenerated(code, basis, shared);
+      if (kind === 'chunked') return new ChunkedGenerated(code, basis, [i, o], shared, start);
+      return new LowRankGenerated(a, b, 0.5, shared);
+    },
     key: keys[5],
   };
 }

@@ -1,9 +1,7 @@
 /** Gradient descent on linear layers without a weight per task is the explicit loop, to second order. */
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { open } from '../src/backends/init.js';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { createRef } from '../src/backends/ref.js';
 import {
-  type Backend,
   broadcastTo,
   FastGenerated,
   hvp,
@@ -28,26 +26,11 @@ import {
   valueAndGrad,
   type Weight,
 } from '../src/index.js';
+import { opened } from './backends.js';
 import { expectSameTree } from './derivatives.js';
 
 const ref = createRef({ float: 64 });
-const backends: Record<string, Backend> = {};
-let missing = '';
-beforeAll(async () => {
-  backends.cpu = await open('cpu');
-  try {
-    backends.webgpu = await open('webgpu');
-  } catch (error) {
-    if (process.env.CI) throw error;
-    missing = String(error);
-  }
-});
-afterAll(async () => {
-  for (const backend of Object.values(backends)) {
-    await backend.sync();
-    backend.dispose();
-  }
-});
+const backend = opened('cpu', 'webgpu');
 
 describe('implicit fast weights', () => {
   beforeEach(() => use(ref));
@@ -130,10 +113,9 @@ describe('implicit fast weights', () => {
         }
     });
 
-    for (const on of ['cpu', 'webgpu'])
+    for (const on of ['cpu', 'webgpu'] as const)
       it(`and in f32 on ${on}: ${name}`, { timeout: 300_000 }, async context => {
-        if (!backends[on]) return context.skip(missing);
-        use(backends[on]);
+        use(backend(on, context));
         for (const steps of [1, 2, 3, 4, 5]) {
           const { implicit, explicit, at } = losses(name, steps, false);
           const [got, want] = await Promise.all([implicit, explicit].map(f => values(results(f, at()))));

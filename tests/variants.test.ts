@@ -1,6 +1,5 @@
 /** Tasks with networks of different widths and depths, their weights generated together and applied in one call. */
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { open } from '../src/backends/init.js';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { createRef } from '../src/backends/ref.js';
 import {
   type Backend,
@@ -30,27 +29,12 @@ import {
   use,
   valueAndGrad,
 } from '../src/index.js';
+import { opened } from './backends.js';
 import { expectDerivatives, expectSameTree } from './derivatives.js';
 
 const ref = createRef({ float: 64 });
-const backends: Record<string, Backend> = {};
-let missing = '';
-beforeAll(async () => {
-  backends.cpu = await open('cpu');
-  try {
-    backends.webgpu = await open('webgpu');
-  } catch (error) {
-    if (process.env.CI) throw error;
-    missing = String(error);
-  }
-});
+const backend = opened('cpu', 'webgpu');
 beforeEach(() => use(ref));
-afterAll(async () => {
-  for (const backend of Object.values(backends)) {
-    await backend.sync();
-    backend.dispose();
-  }
-});
 
 /** 4-16-1, 4-7-1 and, deeper, 4-5-6-1. */
 const members = [
@@ -150,11 +134,11 @@ describe('networks that differ from task to task', () => {
     expect(variance).toBeLessThan(2 * (2 / 7));
   });
 
-  for (const on of ['cpu', 'webgpu'])
+  for (const on of ['cpu', 'webgpu'] as const)
     it(`the same on ${on}, in values and gradients, on cpu compiled too`, {
       timeout: 300_000,
     }, async context => {
-      if (!backends[on]) return context.skip(missing);
+      const here = backend(on, context);
       const hyper = netOf(heads.full.head);
       const step = (p: any, x: Tensor) => {
         const loss = (q: any) =>
@@ -170,7 +154,7 @@ describe('networks that differ from task to task', () => {
       };
       const want = await run(ref, step);
       for (const f of on === 'cpu' ? [step, compile(step)] : [step]) {
-        const got = await run(backends[on], f);
+        const got = await run(here, f);
         for (const [k, leaf] of want.entries()) {
           const scale = Math.max(...leaf.map(Math.abs));
           const worst = Math.max(...leaf.map((v, i) => Math.abs(v - got[k][i])));

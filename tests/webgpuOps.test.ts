@@ -1,34 +1,20 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { open } from '../src/backends/init.js';
+import { describe, expect, it } from 'vitest';
 import { checkOp, compiledAgainstEager, passed } from '../src/cli/check.js';
 import { falsify } from '../src/cli/falsify.js';
 import type { SelftestReport } from '../src/cli/selftest.js';
 import type { Backend } from '../src/core/backend.js';
 import { allOps } from '../src/core/op.js';
+import { opened } from './backends.js';
 import { cases } from './cases.js';
 
-let gpu: Backend | undefined;
-let missing = '';
-beforeAll(async () => {
-  try {
-    gpu = await open('webgpu');
-  } catch (error) {
-    if (process.env.CI) throw error;
-    missing = String(error);
-  }
-});
-afterAll(async () => {
-  await gpu?.sync();
-  gpu?.dispose();
-});
+const backend = opened('webgpu');
 
 /** A test on a device. Without one it fails in CI and says so elsewhere. */
 function onDevice(name: string, body: (gpu: Backend) => Promise<void>): void {
   it(name, { timeout: 300_000 }, async context => {
-    if (!gpu) return context.skip(missing);
-    await body(gpu);
+    await body(backend('webgpu', context));
   });
 }
 

@@ -8,12 +8,11 @@ import { add } from './elementwise.js';
 import {
   addBase,
   checkBase,
-  Generated,
-  type GeneratedParts,
   generateRows,
   type KindSizes,
   type Part,
   spreadToRows,
+  WindowGenerated,
 } from './generated.js';
 import { matmul } from './matmul.js';
 import { raggedMatmul } from './ragged.js';
@@ -26,16 +25,16 @@ import { expand, reshape, slice, transpose } from './views.js';
  *
  * von Oswald, Henning, Sacramento, Grewe, "Continual learning with hypernetworks", ICLR 2020.
  */
-export class ChunkedGenerated extends Generated {
+export class ChunkedGenerated extends WindowGenerated {
   readonly kind = 'chunked';
   constructor(
-    readonly code: Tensor,
+    code: Tensor,
     readonly basis: Tensor,
-    readonly weightShape: Shape,
-    readonly base: Part = null,
-    readonly start = 0,
+    weightShape: Shape,
+    base: Part = null,
+    start = 0,
   ) {
-    super();
+    super(code, weightShape, base, start);
     if (code.rank !== 3 || basis.rank !== 2 || basis.shape[0] !== code.shape[2])
       throw new ShapeError(
         `chunked: code ${show(code.shape)} and basis ${show(basis.shape)} must be [T,C,E] and [E,chunk]`,
@@ -47,8 +46,11 @@ export class ChunkedGenerated extends Generated {
       );
     checkBase('chunked', base, weightShape);
   }
-  get tasks(): number {
-    return this.code.shape[0];
+  protected get stored(): Tensor {
+    return this.basis;
+  }
+  protected from(code: Tensor, basis: Tensor, base: Part, shape: Shape): ChunkedGenerated {
+    return new ChunkedGenerated(code, basis, shape, base, this.start);
   }
   materialise(): Tensor {
     const [T, C, E] = this.code.shape;
@@ -56,23 +58,6 @@ export class ChunkedGenerated extends Generated {
     const all = reshape(matmul(reshape(this.code, [T * C, E]), this.basis), [T, C * chunk]);
     const woven = reshape(slice(all, 1, this.start, this.start + sizeOf(this.weightShape)), this.shape);
     return this.base ? add(woven, this.base) : woven;
-  }
-  reshaped(shape: Shape): ChunkedGenerated {
-    return new ChunkedGenerated(
-      this.code,
-      this.basis,
-      shape,
-      this.base && reshape(this.base, shape),
-      this.start,
-    );
-  }
-  parts(): GeneratedParts {
-    return {
-      own: [this.code],
-      shared: this.base ? [this.basis, this.base] : [this.basis],
-      make: ([code], [basis, base = null]) =>
-        new ChunkedGenerated(code, basis, this.weightShape, base, this.start),
-    };
   }
   sizes(): KindSizes {
     const [, chunks, code] = this.code.shape;
@@ -105,15 +90,6 @@ export class ChunkedGenerated extends Generated {
         ? byChunk(code, basis, x, rows, before)
         : byCode(code, basis, pad(x, x.rank - 1, before, C * high - before - i), rows);
     return addBase(y, x, this.base);
-  }
-  override mapParts(f: (part: any) => any): ChunkedGenerated {
-    return new ChunkedGenerated(
-      f(this.code),
-      f(this.basis),
-      this.weightShape,
-      this.base && f(this.base),
-      this.start,
-    );
   }
 }
 

@@ -67,7 +67,11 @@ export abstract class Generated extends tree.Opaque {
   abstract unwoven(x: Tensor, strategy: Strategy, rows: Tensor | undefined): Tensor;
   /** Of kinds whose rows meet something else than one W: x · W for any x that `linear` takes. */
   applyItself?(x: Tensor, options: { readonly rows?: Tensor; readonly strategy?: Preference }): Tensor;
-  abstract override mapParts(f: (part: any) => any): Generated;
+  override mapParts(f: (part: any) => any): Generated {
+    const { own, shared, make } = this.parts();
+    const of = (parts: readonly Tensor[]) => parts.map(part => f(part));
+    return make(of(own), of(shared));
+  }
 
   /** `[T, ...weightShape]`. */
   get shape(): Shape {
@@ -173,6 +177,41 @@ export class FullGenerated extends Generated {
       this.base && f(this.base),
       p && { ...p, basis: f(p.basis), base: p.base && f(p.base) },
     );
+  }
+}
+
+/**
+ * A kind whose weight is a window of a row of generated elements: `start .. start + size - 1`, in rows of `weightShape`,
+ * plus base `[...shape]`.
+ */
+export abstract class WindowGenerated extends Generated {
+  constructor(
+    /** With a leading task axis. */
+    readonly code: Tensor,
+    readonly weightShape: Shape,
+    readonly base: Part,
+    readonly start: number,
+  ) {
+    super();
+  }
+  /** What all tasks share beside the base. */
+  protected abstract get stored(): Tensor;
+  /** The window of the same place in what other parts make. */
+  protected abstract from(code: Tensor, stored: Tensor, base: Part, shape: Shape): Generated;
+
+  get tasks(): number {
+    return this.code.shape[0];
+  }
+  reshaped(shape: Shape): Generated {
+    return this.from(this.code, this.stored, this.base && reshape(this.base, shape), shape);
+  }
+  parts(): GeneratedParts {
+    const { code, stored, base } = this;
+    return {
+      own: [code],
+      shared: base ? [stored, base] : [stored],
+      make: ([code], [stored, base = null]) => this.from(code, stored, base, this.weightShape),
+    };
   }
 }
 

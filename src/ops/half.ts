@@ -7,7 +7,7 @@ import { concat } from './concat.js';
 import { tensor } from './create.js';
 import { checkpoint } from './custom.js';
 import { abs, add, mul } from './elementwise.js';
-import { checkBase, FullGenerated, Generated, type GeneratedParts, type Part } from './generated.js';
+import { checkBase, FullGenerated, type Part, WindowGenerated } from './generated.js';
 import { applyWeight, type Preference } from './linear.js';
 import { matmul } from './matmul.js';
 import { maxOver, sum } from './reduce.js';
@@ -89,16 +89,16 @@ const BLOCK = 2 ** 18;
  * and applies them by any plan of a full weight. Code, base and x have derivatives of every order; the basis is a
  * constant. Throws ShapeError where the parts do not fit.
  */
-export class HalfGenerated extends Generated {
+export class HalfGenerated extends WindowGenerated {
   readonly kind = 'half';
   constructor(
-    readonly code: Tensor,
+    code: Tensor,
     readonly words: Tensor,
-    readonly weightShape: Shape,
-    readonly base: Part = null,
-    readonly start = 0,
+    weightShape: Shape,
+    base: Part = null,
+    start = 0,
   ) {
-    super();
+    super(code, weightShape, base, start);
     if (code.rank !== 2 || words.rank !== 2 || words.dtype !== 'u32' || words.shape[0] !== code.shape[1])
       throw new ShapeError(
         `half: code ${show(code.shape)} and words ${words} must be [T,E] and u32 [E,words]`,
@@ -109,8 +109,11 @@ export class HalfGenerated extends Generated {
       );
     checkBase('half', base, weightShape);
   }
-  get tasks(): number {
-    return this.code.shape[0];
+  protected get stored(): Tensor {
+    return this.words;
+  }
+  protected from(code: Tensor, words: Tensor, base: Part, shape: Shape): HalfGenerated {
+    return new HalfGenerated(code, words, shape, base, this.start);
   }
   materialise(): Tensor {
     const woven = reshape(
@@ -143,23 +146,6 @@ export class HalfGenerated extends Generated {
       `a weight changes by at most ${most.toPrecision(3)}, the largest is ${largest.toPrecision(3)}`
     );
   }
-  reshaped(shape: Shape): HalfGenerated {
-    return new HalfGenerated(
-      this.code,
-      this.words,
-      shape,
-      this.base && reshape(this.base, shape),
-      this.start,
-    );
-  }
-  parts(): GeneratedParts {
-    return {
-      own: [this.code],
-      shared: this.base ? [this.words, this.base] : [this.words],
-      make: ([code], [words, base = null]) =>
-        new HalfGenerated(code, words, this.weightShape, base, this.start),
-    };
-  }
   sizes(): never {
     throw new ArgumentError(
       'planOf: a weight of a basis in f16 is applied in blocks, each by the plan of a full one',
@@ -189,15 +175,6 @@ export class HalfGenerated extends Generated {
       y = y ? add(y, its) : its;
     }
     return y;
-  }
-  override mapParts(f: (part: any) => any): HalfGenerated {
-    return new HalfGenerated(
-      f(this.code),
-      f(this.words),
-      this.weightShape,
-      this.base && f(this.base),
-      this.start,
-    );
   }
   /** Elements `[from, to)` of the weight's basis. */
   private widened(from: number, to: number): Tensor {

@@ -80,13 +80,4 @@ export class LowRankGenerated extends Generated {
     const y = times(times(x, this.a), this.b);
     return addBase(this.scale === 1 ? y : mul(y, this.scale), x, this.base);
   }
-  override mapParts(f: (part: any) => any): LowRankGenerated {
-    return new LowRankGenerated(
-      f(this.a),
-      f(this.b),
-      this.scale,
-      this.base && f(this.base),
-      this.weightShape,
-    );
-  }
 }
