@@ -98,6 +98,20 @@ const pooling = ([n, k, s, p]: readonly number[]) => ({
   attrs: { window: [k, k], stride: [s, s], pad: [p, p] },
 });
 const pooled = windowed(edge(3), edge(33));
+/** Sums of windows, or what each sum's gradient comes to where it was read. */
+const sums = (forward: boolean): Edges => ({
+  sizes: pooled,
+  of: (sizes, values) => {
+    const [n, , , , images, c] = sizes;
+    const { o, attrs } = pooling(sizes);
+    const shapes = [
+      [images, n, n, c],
+      [images, o, o, c],
+    ];
+    const [from, to] = forward ? shapes : shapes.reverse();
+    return { ins: [values(from)], outs: [{ shape: to }], attrs, tolerance: 1e-6 };
+  },
+});
 /** Where maxPool found the maxima. */
 async function maxima(x: Given, shape: readonly number[], attrs: Attrs): Promise<Given> {
   const outs = [{ shape }, { shape, dtype: 'i32' as const }];
@@ -290,32 +304,8 @@ const edges: Readonly<Record<string, Edges>> = {
       return { ins: [values([images, o, o, c]), index], outs: [{ shape }], attrs, tolerance: 1e-6 };
     },
   },
-  sumPool: {
-    sizes: pooled,
-    of: (sizes, values) => {
-      const [n, , , , images, c] = sizes;
-      const { o, attrs } = pooling(sizes);
-      return {
-        ins: [values([images, n, n, c])],
-        outs: [{ shape: [images, o, o, c] }],
-        attrs,
-        tolerance: 1e-6,
-      };
-    },
-  },
-  sumPoolSpread: {
-    sizes: pooled,
-    of: (sizes, values) => {
-      const [n, , , , images, c] = sizes;
-      const { o, attrs } = pooling(sizes);
-      return {
-        ins: [values([images, o, o, c])],
-        outs: [{ shape: [images, n, n, c] }],
-        attrs,
-        tolerance: 1e-6,
-      };
-    },
-  },
+  sumPool: sums(true),
+  sumPoolSpread: sums(false),
   take: {
     sizes: taken,
     of: ([outer, size, indices, inner], values, whole) => ({

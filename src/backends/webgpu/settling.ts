@@ -20,14 +20,13 @@ import { SharedSource } from './shared.js';
 
 /**
  * Steps whose scratch memory takes so many bytes at most have it in one buffer, so that dispatches bind less. That costs a
- * GPU the overlap of dispatches that do not depend on each other; with so little data the CPU is what is waited for (a GPU
- * streams 16 MiB in 4 us, the time of two dispatches).
+ * GPU the overlap of dispatches that do not depend on each other; with so little data the CPU is what is waited for.
  */
 const ARENA = 16 << 20;
 /**
  * After so many runs neighbouring dispatches of such a step share a bind group, which takes the parameters into the texts
- * of the shaders. That saves the CPU about 0.7 us a dispatch at each run, and costs it once the compilation of a shader,
- * some milliseconds.
+ * of the shaders. That saves the CPU a call of each dispatch (bench/replay.mjs), and costs it the compilation of a shader
+ * once.
  */
 const SETTLED = 4096;
 /** A step that occurs more often keeps its one text: many would be compiled for it. */
@@ -193,8 +192,8 @@ class SettlingPlan extends PreparedPlan {
   }
 
   /**
-   * Neighbours together, as far as what they use can be bound at once; null for those that are not to share. Each buffer
-   * more costs Dawn about 0.05 us a dispatch, each change of group 0.9 us.
+   * Neighbours together, as far as what they use can be bound at once; null for those that are not to share. A buffer
+   * more costs Dawn far less than a change of group.
    */
   private share(pending: readonly (Pending | null)[]): (Shared | null)[] {
     let last: Shared | undefined;
