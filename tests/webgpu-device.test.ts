@@ -1,7 +1,8 @@
 /** The WebGPU backend as a device: memory, order, errors, compiled steps, the life of the process. */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import { afterAll, describe, expect } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
+import { asleep } from '../src/backends/webgpu/asleep.js';
 import { createOn } from '../src/backends/webgpu/backend.js';
 import { Device } from '../src/backends/webgpu/device.js';
 import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
@@ -468,6 +469,24 @@ describe('the process', () => {
       console.log('done');`;
     expect(run(work('gpu.dispose();'))).toContain('done');
     expect(run(work(''))).toContain('done');
+  });
+
+  test('sleeps between the rounds of its events while it waits asleep, and not after', async () => {
+    let rounds = 0;
+    let waiting = true;
+    const count = () => {
+      rounds++;
+      if (waiting) setImmediate(count);
+    };
+    setImmediate(count);
+    const start = performance.now();
+    const news = await asleep(new Promise(resolve => setTimeout(resolve, 20, 'news')));
+    waiting = false;
+    expect(news).toBe('news');
+    // A nap takes 0.05 ms at least, a round without one about a thousandth of that.
+    expect(rounds).toBeLessThanOrEqual((performance.now() - start) / 0.05 + 2);
+    for (let round = 0; round < 2; round++) await new Promise(resolve => setImmediate(resolve));
+    expect(process.getActiveResourcesInfo()).not.toContain('Immediate');
   });
 
   onDevice('is told why there is no adapter', async () => {

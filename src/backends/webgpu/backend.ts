@@ -44,6 +44,8 @@ export interface Parts {
   readonly steps: ((services: Services) => Steps) | null;
   /** What runs commands in ranges where operands are larger than bindings. Without it none are. */
   readonly ranges?: Ranges;
+  /** How to wait for news of an adapter that computes on the processor. Like for any other unless stated. */
+  readonly asleep?: <T>(news: Promise<T>) => Promise<T>;
   /** A measurement on the device's clock; null where nothing is measured. */
   readonly timer: ((device: Device) => PassTimer) | null;
   /** The implementation of a precision other than 'highest'. */
@@ -153,7 +155,7 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
     }
     const staging = this.snapshot(view, length);
     try {
-      await staging.buffer.mapAsync(MAP_READ, 0, length * 4);
+      await this.told(staging.buffer.mapAsync(MAP_READ, 0, length * 4));
       const values = new ARRAYS[dtype](staging.buffer.getMappedRange(0, length * 4).slice(0));
       staging.buffer.unmap();
       this.staging.give(staging);
@@ -180,8 +182,12 @@ class WebGPUBackend implements Backend, DeviceClock, Tunable {
 
   async sync(): Promise<void> {
     this.device.check();
-    await this.device.gpu.queue.onSubmittedWorkDone();
+    await this.told(this.device.gpu.queue.onSubmittedWorkDone());
     await this.device.settle();
+  }
+
+  private told<T>(news: Promise<T>): Promise<T> {
+    return this.device.software && this.parts.asleep ? this.parts.asleep(news) : news;
   }
 
   describe(): Record<string, unknown> {

@@ -1,6 +1,7 @@
 /** WebGPU in Node: the backend on a device of the npm package `webgpu` (Dawn). */
 import type { Backend } from '../../core/backend.js';
 import { NoAdapterError } from '../../core/errors.js';
+import { asleep } from './asleep.js';
 import { createOn, type Parts, type WebGPUOptions } from './backend.js';
 import { Steps } from './executable.js';
 import { machine } from './machine.js';
@@ -30,6 +31,7 @@ export const node: Parts = withRanges({
   kernels: new Map([...whole.kernels, ['machine', machine]]),
   steps: services => (services.device.software ? new Steps(services) : new SettlingSteps(services)),
   timer: device => new PassTimer(device),
+  asleep,
 });
 
 /** Timestamps in steps of 65 us are of no use to measurements. */
