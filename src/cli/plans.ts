@@ -87,16 +87,19 @@ export function layerOf(
 }
 
 const ROUNDS = 5;
-const SAMPLE_MS = 2;
+const SAMPLE_MS = 5;
 /** A call that takes longer is not repeated. */
 const LONG_MS = 2000;
+/** Nor is, where only the fastest plan is sought, one that took so many times what the fastest did. */
+const BEHIND = 3;
 
-/** The least milliseconds of a call of each plan, taken by turns. */
+/** The least milliseconds of a call of each plan, taken by turns; those far `behind` are given up after the first calls. */
 export async function timePlans(
   backend: Backend,
   shapes: LinearShapes,
   strategies: readonly Strategy[],
   pass: Pass,
+  behind = Infinity,
 ): Promise<Map<Strategy, number>> {
   const least = new Map<Strategy, number>();
   const layers = new Map(strategies.map(strategy => [strategy, layerOf(shapes, pass, { strategy })]));
@@ -118,10 +121,10 @@ export async function timePlans(
       // The second has traced the step again, to compare.
       if (least.get(strategy)! < LONG_MS) await sample(strategy, 1);
     }
+    const most = Math.min(LONG_MS, behind * Math.min(...least.values()));
+    const repeated = strategies.filter(strategy => least.get(strategy)! < most);
     for (let round = 0; round < ROUNDS; round++)
-      for (const strategy of strategies)
-        if (least.get(strategy)! < LONG_MS)
-          await sample(strategy, Math.ceil(SAMPLE_MS / least.get(strategy)!));
+      for (const strategy of repeated) await sample(strategy, Math.ceil(SAMPLE_MS / least.get(strategy)!));
   } finally {
     for (const { dispose } of layers.values()) dispose();
   }
@@ -149,7 +152,7 @@ export async function calibrate(backend: Backend): Promise<{ rates: Rates; sampl
         ({ flops, workspace }) => flops <= CALIBRATED_FLOPS && workspace <= CALIBRATED_BYTES,
       );
       const strategies = candidates.map(({ strategy }) => strategy);
-      const times = await timePlans(backend, shapes, strategies, pass);
+      const times = await timePlans(backend, shapes, strategies, pass, BEHIND);
       for (const { strategy, steps } of candidates)
         samples.push({ pass, steps, seconds: times.get(strategy)! / 1e3 });
     }
@@ -178,38 +181,47 @@ export interface PlanLine {
   readonly loss: number;
 }
 
+/** What a machine's planner makes of measured times: its choice, its predictions, and what the choice loses. */
+export function judge<L extends Pick<PlanLine, 'shapes' | 'pass' | 'ms'>>(
+  line: L,
+  machine: Machine,
+): L & Pick<PlanLine, 'chosen' | 'predicted_ms' | 'loss'> {
+  const { shapes, pass, ms } = line;
+  const candidates = planLinear(shapes, { machine, pass }).candidates.filter(c => ms[c.strategy]);
+  const [{ strategy: chosen }] = candidates;
+  return {
+    ...line,
+    chosen,
+    predicted_ms: Object.fromEntries(
+      candidates.map(({ strategy, seconds }) => [strategy, Number((1e3 * seconds).toPrecision(3))]),
+    ),
+    loss: Number((ms[chosen]! / Math.min(...Object.values(ms))).toPrecision(4)),
+  };
+}
+
+/** What a line tells about rates. */
+export const samplesOf = ({ shapes, pass, ms }: Pick<PlanLine, 'shapes' | 'pass' | 'ms'>): Sample[] =>
+  planLinear(shapes, { pass }).candidates.flatMap(({ strategy, steps }) =>
+    ms[strategy] ? [{ pass, steps, seconds: ms[strategy] / 1e3 }] : [],
+  );
+
 /** Measures shape number `at` of suite I. */
-async function planLines(
-  backend: Backend,
-  shapes: LinearShapes,
-  at: number,
-  machine: Machine = machineOf(backend),
-): Promise<PlanLine[]> {
+async function planLines(backend: Backend, shapes: LinearShapes, at: number): Promise<PlanLine[]> {
   const lines: PlanLine[] = [];
   const { threads } = backend.describe();
   for (const pass of PASSES) {
-    const candidates = held(planLinear(shapes, { machine, pass }));
-    const times = await timePlans(
-      backend,
-      shapes,
-      candidates.map(({ strategy }) => strategy),
-      pass,
-    );
-    const [chosen] = candidates;
-    lines.push({
+    const strategies = held(planLinear(shapes, { pass })).map(({ strategy }) => strategy);
+    const times = await timePlans(backend, shapes, strategies, pass, BEHIND);
+    const line = {
       peer: `weightloom-${backend.name}-compiled`,
       threads: typeof threads === 'number' ? threads : 1,
-      w: 'I',
+      w: 'I' as const,
       id: `I${at}`,
       pass,
       shapes,
-      chosen: chosen.strategy,
       ms: Object.fromEntries([...times].map(([strategy, ms]) => [strategy, Number(ms.toPrecision(4))])),
-      predicted_ms: Object.fromEntries(
-        candidates.map(({ strategy, seconds }) => [strategy, Number((1e3 * seconds).toPrecision(3))]),
-      ),
-      loss: Number((times.get(chosen.strategy)! / Math.min(...times.values())).toPrecision(4)),
-    });
+    };
+    lines.push(judge(line, machineOf(backend)));
   }
   return lines;
 }
