@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './build.mjs';
-import { ensureChromium } from './chromium.mjs';
+import { ensureChromium, findSwiftShader } from './chromium.mjs';
 import { ensureVulkan } from './vulkan.mjs';
 
 const REPORT = join(root, 'build/test-report.json');
@@ -32,6 +32,9 @@ function runTests(args) {
   console.error(adapter ? `WebGPU adapter: ${adapter}` : reason);
   const chromium = ensureChromium();
   console.error(chromium.path ? `Chromium: ${chromium.path}` : chromium.reason);
+  // SwiftShader compiles a shader in a third of lavapipe's time or less.
+  const fuzzDriver = /llvmpipe/.test(adapter ?? '') ? findSwiftShader() : null;
+  if (fuzzDriver) console.error(`Kernels are fuzzed on SwiftShader: ${fuzzDriver}`);
   rmSync(REPORT, { force: true });
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${REPORT}`];
   const { status } = spawnSync(
@@ -39,7 +42,7 @@ function runTests(args) {
     ['node_modules/vitest/vitest.mjs', 'run', ...reporters, ...args],
     {
       cwd: root,
-      env: { ...process.env, ...env },
+      env: { ...process.env, ...env, ...(fuzzDriver && { WEIGHTLOOM_FUZZ_DRIVER: fuzzDriver }) },
       stdio: ['ignore', 'inherit', 'inherit'],
     },
   );

@@ -6,6 +6,7 @@ import { asleep } from '../src/backends/webgpu/asleep.js';
 import { createOn } from '../src/backends/webgpu/backend.js';
 import { Device } from '../src/backends/webgpu/device.js';
 import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
+import type { Tunable } from '../src/backends/webgpu/tiling.js';
 import { whole } from '../src/backends/webgpu/training.js';
 import type { Backend, Expr, Plan, Scalar, Storage } from '../src/core/backend.js';
 import { KernelFailure } from '../src/core/backend.js';
@@ -185,6 +186,19 @@ describe('memory', () => {
     expect([...(await gpu.read(viewOf(y, [2], [1], n - 2)))]).toEqual([19, 19]);
     gpu.free(y);
     expect(counters().bytes).toBeLessThan((512 + 64 + 128) << 20);
+  });
+
+  onDevice('is had for a tensor larger than a binding', async () => {
+    const { maxStorageBufferBindingSize: most } = (gpu as Backend & Tunable).device.limits;
+    const n = most / 4 + 1000;
+    const x = newStorage(gpu, 'f32', n);
+    const expr: Expr = { inputs: 0, immediates: [1, 2], code: [{ scalar: add, args: [-1, -2] }], outs: [0] };
+    gpu.run([command('elementwise', [viewOf(x, [n])], [], { expr })]);
+    const y = newStorage(gpu, 'f32', 1);
+    gpu.run([command('reduce', [viewOf(y, [])], [viewOf(x, [n])], { fn: 'min', reduced: 1 })]);
+    expect([...(await gpu.read(viewOf(y, [1])))]).toEqual([3]);
+    expect([...(await gpu.read(viewOf(x, [5], [1], n - 5)))]).toEqual([3, 3, 3, 3, 3]);
+    gpu.free(x);
   });
 });
 
