@@ -1,7 +1,7 @@
 /**
  * What a layer of generated weights costs, forward, with its gradients, and with gradients of gradients: operations, bytes
  * and intensity, all of it per generated weight, against the roofline of this machine.
- * `node bench/cost.mjs [--backend cpu] [--name NAME]` prints the reports; with a name it keeps text, JSON and a roofline plot
+ * `node bench/cost.mjs [--backend cpu|webgpu] [--name NAME]` prints the reports; with a name it keeps text, JSON and a roofline plot
  * under results/.
  */
 import { writeFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ for (const [name, pass] of Object.entries(passes)) {
   }
   reports.push({ name, cost: wl.costReport(step, { weights: T * i * o, seconds: least / 1e3, machine }) });
 }
-const head = `T ${T}, n ${n}, E ${E}, ${i} x ${o}: ${T * i * o} generated weights, ${options.backend}, one thread`;
+const head = `T ${T}, n ${n}, E ${E}, ${i} x ${o}: ${T * i * o} generated weights, ${options.backend}, ${backend.describe().adapter ?? 'one thread'}`;
 const rates = `this machine: ${(machine.flops / 1e9).toFixed(0)} GFLOP/s, ${(machine.bandwidth / 1e9).toFixed(1)} GB/s`;
 const texts = reports.map(({ name, cost }) => `## ${name}\n\n\`\`\`\n${wl.costText(cost)}\n\`\`\``);
 const text = `# What generated weights cost\n\n${head}; ${rates}.\n\n${texts.join('\n\n')}\n`;

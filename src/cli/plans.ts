@@ -90,7 +90,7 @@ const ROUNDS = 5;
 const SAMPLE_MS = 5;
 /** A call that takes longer is not repeated. */
 const LONG_MS = 2000;
-/** Nor is, where only the fastest plan is sought, one that took so many times what the fastest did. */
+/** Nor is, where only the fastest plan is sought, one longer than a sample that took so many times what the fastest did. */
 const BEHIND = 3;
 
 /** The least milliseconds of a call of each plan, taken by turns; those far `behind` are given up after the first calls. */
@@ -121,7 +121,7 @@ export async function timePlans(
       // The second has traced the step again, to compare.
       if (least.get(strategy)! < LONG_MS) await sample(strategy, 1);
     }
-    const most = Math.min(LONG_MS, behind * Math.min(...least.values()));
+    const most = Math.min(LONG_MS, Math.max(SAMPLE_MS, behind * Math.min(...least.values())));
     const repeated = strategies.filter(strategy => least.get(strategy)! < most);
     for (let round = 0; round < ROUNDS; round++)
       for (const strategy of repeated) await sample(strategy, Math.ceil(SAMPLE_MS / least.get(strategy)!));
