@@ -76,6 +76,8 @@ describe('rates', () => {
   it('are kept for a device, and used by the backend opened on it', async () => {
     const backend = await open('cpu', { threads: 1 });
     expect(machineOf(backend)).toEqual(machines.cpu);
+    const emulated = { ...backend, name: 'webgpu', describe: () => ({ software: true }) };
+    expect(machineOf(emulated)).toEqual(machines.software);
     const file = keepRates(backend, rates)!;
     expect(readdirSync(folder)).toHaveLength(1);
     expect(machineOf(await open('cpu', { threads: 1 })).rates).toEqual(rates);

@@ -76,10 +76,11 @@ const featuresOf = ({ tasks, lines, flops, bytes }: PlanStep): number[] => [
   Math.max(0, bytes - FAR),
 ];
 
-/** Round figures by backend: one AVX-512 server core, a data-centre GPU, plain TypeScript. */
+/** Round figures by backend: one AVX-512 server core, a data-centre GPU, an adapter that runs on a core, plain TypeScript. */
 export const machines: Readonly<Record<string, Machine>> = {
   cpu: { flops: 120e9, bandwidth: 40e9, launch: 2e-6, fused: 0.9 },
   webgpu: { flops: 20e12, bandwidth: 2e12, launch: 4e-6, fused: 0.5 },
+  software: { flops: 10e9, bandwidth: 2e9, launch: 30e-6, fused: 0.1 },
   ref: { flops: 0.3e9, bandwidth: 4e9, launch: 1e-6, fused: 0.5 },
 };
 
@@ -90,7 +91,8 @@ export function machineOf(backend: Backend): Machine {
   let machine = known.get(backend);
   if (!machine) {
     const { rates = null } = backend as Backend & Partial<Rated>;
-    machine = { ...(machines[backend.name] ?? machines.cpu), ...(rates && { rates }) };
+    const name = backend.describe().software ? 'software' : backend.name;
+    machine = { ...(machines[name] ?? machines.cpu), ...(rates && { rates }) };
     known.set(backend, machine);
   }
   return machine;
