@@ -110,6 +110,8 @@ export async function timePlans(
     const ms = (performance.now() - start) / calls;
     least.set(strategy, Math.min(ms, least.get(strategy) ?? Infinity));
   };
+  const repeated = (strategy: Strategy) =>
+    least.get(strategy)! < Math.min(LONG_MS, Math.max(SAMPLE_MS, behind * Math.min(...least.values())));
   try {
     // The operands are drawn by now.
     await sync(backend);
@@ -119,12 +121,11 @@ export async function timePlans(
       least.delete(strategy);
       await sample(strategy, 1);
       // The second has traced the step again, to compare.
-      if (least.get(strategy)! < LONG_MS) await sample(strategy, 1);
+      if (repeated(strategy)) await sample(strategy, 1);
     }
-    const most = Math.min(LONG_MS, Math.max(SAMPLE_MS, behind * Math.min(...least.values())));
-    const repeated = strategies.filter(strategy => least.get(strategy)! < most);
     for (let round = 0; round < ROUNDS; round++)
-      for (const strategy of repeated) await sample(strategy, Math.ceil(SAMPLE_MS / least.get(strategy)!));
+      for (const strategy of strategies.filter(repeated))
+        await sample(strategy, Math.ceil(SAMPLE_MS / least.get(strategy)!));
   } finally {
     for (const { dispose } of layers.values()) dispose();
   }
