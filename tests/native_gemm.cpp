@@ -55,9 +55,9 @@ void* scratch(size_t bytes) {
 
 #pragma GCC push_options
 #if WL_LANES == 16
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512,tune=haswell")
 #elif WL_LANES == 8
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,tune=haswell")
 #endif
 namespace wl {
 namespace {

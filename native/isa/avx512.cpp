@@ -6,8 +6,10 @@
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), \
                              apply_to = function)
 #else
+// GCC's generic tuning spills pointers to vector registers, from where they come back behind all multiply-adds in
+// flight.
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512,tune=haswell")
 #endif
 
 namespace wl {
