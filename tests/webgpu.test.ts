@@ -265,6 +265,34 @@ onBothTiers(() => {
         expect([...(await gpu.read(twice[0]))]).toEqual([...(await gpu.read(twice[1]))]);
       });
 
+    // From 64 columns on four at a time, where their number and the offset are multiples of four.
+    for (const [rows, columns, offset] of [
+      [5, 60, 0],
+      [5, 64, 0],
+      [1, 64, 4],
+      [300, 68, 4],
+      [33, 128, 2],
+      [33, 130, 0],
+      [7, 1028, 0],
+    ])
+      onDevice(`reduce folds ${columns} columns of ${rows} rows behind ${offset} elements`, async () => {
+        const x = dense([offset + rows * columns], uniform(rows + columns));
+        const view = { ...upload(gpu, x), shape: [columns, rows], strides: [1, columns], offset };
+        const folds = { sum: (a: number, b: number) => a + b, max: Math.max, min: Math.min };
+        for (const [fn, fold] of Object.entries(folds)) {
+          const y = target(gpu, [columns]);
+          gpu.run([command('reduce', [y], [view], { fn, reduced: 1 })]);
+          const got = await gpu.read(y);
+          for (let c = 0; c < columns; c++) {
+            const column = Array.from({ length: rows }, (_, r) => x.data[offset + r * columns + c]);
+            expect(got[c]).toBeCloseTo(
+              column.reduce((a, b) => fold(a, b)),
+              4,
+            );
+          }
+        }
+      });
+
     for (const sizes of [
       [1, 40000],
       [3, 5],

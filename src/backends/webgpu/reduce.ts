@@ -2,7 +2,7 @@
 import type { Expr } from '../../core/backend.js';
 import { KernelError } from '../../core/errors.js';
 import { type Call, integer, type Pass, product, size } from './kernel.js';
-import type { Access, Operand } from './source.js';
+import type { Access, Operand, Source } from './source.js';
 
 const FOLDS: Record<string, { combine: string; identity: string }> = {
   sum: { combine: 'a + b', identity: '0.0' },
@@ -45,9 +45,17 @@ interface Fold {
   readonly store: Access['store'];
 }
 
+/** Adds `combine` and `identity`. Throws KernelError for another `fn`. */
+export function functionsOf(source: Source, fn: string): void {
+  if (!(fn in FOLDS)) throw new KernelError(`reduce: fn must be one of ${Object.keys(FOLDS)}, got '${fn}'`);
+  const { combine, identity } = FOLDS[fn];
+  source.add(`fn combine(a: f32, b: f32) -> f32 { return ${combine}; }
+fn identity() -> f32 { return ${identity}; }
+`);
+}
+
 function foldPass(call: Call, { fn, x, prologue, groups, y, store }: Fold, shared: Shares): Pass {
   const lanes = lanesOf(call);
-  const fold = FOLDS[fn];
   const outputs = product(x.shape.slice(0, groups[0])) * shared.parts;
   return {
     ...lanes,
@@ -59,6 +67,7 @@ function foldPass(call: Call, { fn, x, prologue, groups, y, store }: Fold, share
       { name: 'y', operand: y, groups: [y.shape.length], store },
     ],
     generate: source => {
+      functionsOf(source, fn);
       if (prologue) {
         const { lines, outs } = source.expression(
           prologue.expr,
@@ -66,9 +75,6 @@ function foldPass(call: Call, { fn, x, prologue, groups, y, store }: Fold, share
         );
         source.add(`fn load_x(i0: u32, i1: u32) -> f32 {\n${lines}  return ${outs[0]};\n}\n`);
       }
-      source.add(`fn combine(a: f32, b: f32) -> f32 { return ${fold.combine}; }
-fn identity() -> f32 { return ${fold.identity}; }
-`);
     },
     workgroups: Math.ceil(outputs / (shared.width / shared.lanes)),
   };
@@ -82,7 +88,6 @@ export function reduce(call: Call): Pass[] {
   const store = after ? { expr: after, ins: extras } : 'raw';
   const [y] = call.outs;
   const fn = String(call.attrs.fn);
-  if (!(fn in FOLDS)) throw new KernelError(`reduce: fn must be one of ${Object.keys(FOLDS)}, got '${fn}'`);
   const kept = x.shape.length - integer(call, 'reduced');
   const groups = [kept, x.shape.length - kept] as const;
   const outputs = size(y);

@@ -1,5 +1,6 @@
 /** What training takes beyond predictions: kernels that only derivatives call, compiled steps. */
 import type { Parts } from './backend.js';
+import { reduceColumns } from './columns.js';
 import { Steps } from './executable.js';
 import { generateGradients } from './generate.js';
 import { byAxis, type Call, flat, type Lowering, type Pass, perElement, size } from './kernel.js';
@@ -86,6 +87,7 @@ export const whole: Parts = {
       maxPoolScatter,
       maxPoolTake,
       raggedOuter,
+      reduce: reduceColumns,
       scatterAdd,
       sumPoolSpread,
     }),
