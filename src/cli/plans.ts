@@ -90,8 +90,10 @@ const ROUNDS = 5;
 const SAMPLE_MS = 5;
 /** A call that takes longer is not repeated. */
 const LONG_MS = 2000;
-/** Nor is, where only the fastest plan is sought, one longer than a sample that took so many times what the fastest did. */
+/** Nor is, where only the fastest plan is sought, one that took so many times what the fastest did, */
 const BEHIND = 3;
+/** unless it took less than this: the first calls of a plan tell little. */
+const SHORT_MS = 50;
 
 /** The least milliseconds of a call of each plan, taken by turns; those far `behind` are given up after the first calls. */
 export async function timePlans(
@@ -111,7 +113,7 @@ export async function timePlans(
     least.set(strategy, Math.min(ms, least.get(strategy) ?? Infinity));
   };
   const repeated = (strategy: Strategy) =>
-    least.get(strategy)! < Math.min(LONG_MS, Math.max(SAMPLE_MS, behind * Math.min(...least.values())));
+    least.get(strategy)! < Math.min(LONG_MS, Math.max(SHORT_MS, behind * Math.min(...least.values())));
   try {
     // The operands are drawn by now.
     await sync(backend);
