@@ -47,7 +47,7 @@ const text = [
   '',
   'Suite I: 300 shapes of seed 0 (log-uniform T 1..1024, n 1..100, E 4..256, i and o 1..512), the plans materialise, fused',
   `and reorder measured by turns, least of the samples. Made by \`bench --suite I --json --backend ${options.backend}\` and`,
-  `\`node bench/plans.mjs\` on ${new Date().toISOString().slice(0, 10)}${options.note && `; ${options.note}`}. Every line is in ${options.name ?? file}.jsonl.`,
+  `\`node bench/plans.mjs\` on ${new Date().toISOString().slice(0, 10)}${options.note && `; ${options.note}`}. Every line is in ${options.name ? `${options.name}.jsonl` : file}.`,
   '',
   ...(machine.rates
     ? ['By the rates kept for this device (`bench --calibrate`, 192 other shapes):', '', ...fence(scores)]
