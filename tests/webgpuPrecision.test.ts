@@ -1,5 +1,6 @@
 /** The tiers of `precision`: their arithmetic by emulation, their shaders on Dawn's null backend, their refusals. */
 import { afterAll, describe, expect, test } from 'vitest';
+import { exact, relativeError, SCALES } from '../bench/precision.mjs';
 import { open } from '../src/backends/init.js';
 import { createOn } from '../src/backends/webgpu/backend.js';
 import { createWebGPU, findGpu } from '../src/backends/webgpu/index.js';
@@ -39,32 +40,6 @@ function normal(shape: readonly number[], scale: number, seed: number): Dense {
   return { shape, data: Array.from({ length: product(shape) }, () => Math.fround(value() * scale)) };
 }
 
-/** The product of [.., m, k] and [.., k, n] in f64, row-major. */
-function exact(a: Dense, b: Dense): number[] {
-  const [m, k] = a.shape.slice(-2);
-  const n = b.shape.at(-1)!;
-  const batch = product(a.shape.slice(0, -2));
-  const y = new Array<number>(batch * m * n).fill(0);
-  for (let t = 0; t < batch; t++)
-    for (let i = 0; i < m; i++)
-      for (let l = 0; l < k; l++) {
-        const left = a.data[(t * m + i) * k + l];
-        for (let j = 0; j < n; j++) y[(t * m + i) * n + j] += left * b.data[(t * k + l) * n + j];
-      }
-  return y;
-}
-
-/** The length of the difference over that of `wanted`. */
-function relativeError(got: ArrayLike<number>, wanted: readonly number[]): number {
-  let difference = 0;
-  let all = 0;
-  for (let i = 0; i < wanted.length; i++) {
-    difference += (got[i] - wanted[i]) ** 2;
-    all += wanted[i] ** 2;
-  }
-  return Math.sqrt(difference / all);
-}
-
 async function multiplied(backend: Backend, a: Dense, b: Dense): Promise<Float32Array> {
   const y = target(backend, [...a.shape.slice(0, -1), b.shape.at(-1)!]);
   backend.run([command('matmul', [y], [upload(backend, a), upload(backend, b)])]);
@@ -97,14 +72,6 @@ function splitDot(a: readonly number[], b: readonly number[]): number {
   }
   return Math.fround(sum + rest / 2048) * 2 ** (p.exponent + q.exponent);
 }
-
-const SCALES = [
-  [1, 1],
-  [1e-6, 1],
-  [1, 1e6],
-  [1e-6, 1e-6],
-  [1e6, 1e6],
-];
 
 describe("precision 'high'", () => {
   test.each(SCALES)('as defined is at most twice as inexact as f32, on data times %f and %f', (s, t) => {
