@@ -230,6 +230,11 @@ function machineTable(lines, threadCounts) {
   );
 }
 
+/** What must be known beside the rows of suite H. */
+const ON_THE_HOST =
+  'jax-js and tfjs do not compute this on the device: to jax-js an array of one element is a constant, whose sums are ' +
+  'constants as well, and tfjs adds what is tiny on the processor. weightloom dispatches each addition, or compiles them.';
+
 /** The whole report. `about` is what compare.mjs found of the machine and of the peers' versions. */
 export function render(lines, about) {
   const threadCounts = [...new Set(lines.filter(isOurs).map(({ threads }) => threads))].sort((a, b) => a - b);
@@ -251,7 +256,13 @@ export function render(lines, about) {
     `## The machine\n\n${machineTable(lines, threadCounts)}`,
     ...suites.map(w => {
       const rows = byThreads[0][1].filter(row => row.w === w);
-      return suiteTable(w, byThreads) + peersTable(lines, rows, threadCounts[0]);
+      const note = w === 'H' && lines.some(line => line.w === w && /^(jax-js|tfjs)-webgpu$/.test(line.peer));
+      const tables = suiteTable(w, byThreads) + peersTable(lines, rows, threadCounts[0]);
+      return note
+        ? `${tables}
+
+${ON_THE_HOST}`
+        : tables;
     }),
     ...(failed.length === 0
       ? []

@@ -103,6 +103,10 @@ describe('a report', () => {
     const text = render(clocked, about);
     expect(text).toContain('| torch | 12 | 2.00 | onednn 9, ratio 1.50 | 0.25 | 7 |');
     expect(text).toContain('| C | 3 | 1.14 | C1 bwd 0.50 (1) | C1 bwd 0.50 |');
+    const note = 'do not compute this on the device';
+    expect(text).not.toContain(note);
+    const folded = { ...lines.find(({ w }) => w === 'H')!, peer: 'jax-js-webgpu' };
+    expect(render([...clocked, folded], about)).toContain(note);
   });
 
   it('sums up by geometric mean and worst row, and tells which rows miss their target', () => {
