@@ -17,7 +17,7 @@ const gpuTests = readdirSync(join(import.meta.dirname, 'tests'), { recursive: tr
   );
 
 /** Those of them whose every example is other shaders. */
-const fuzzTests = ['webgpu', 'webgpu-windows', 'webgpuEdges', 'webgpuPlans'].map(
+const fuzzTests = ['webgpu', 'webgpu-windows', 'webgpuChains', 'webgpuEdges', 'webgpuPlans'].map(
   name => `tests/${name}.test.ts`,
 );
 /** The driver they run on where it is not the others': scripts/test.mjs finds one that compiles in less time. */

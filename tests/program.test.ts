@@ -77,6 +77,14 @@ describe('compile', () => {
     expect(stats.commands.length).toBeLessThan(stats.recorded / 3);
   });
 
+  test('numbers computed of numbers alone take no command', () => {
+    const scaled = (x: Tensor) => o.mul(x, o.sub(o.div(o.full([], 3), 7), o.full([1], 0.1)));
+    const x = o.tensor([1, -2, 0.3]);
+    const fast = compile(scaled);
+    expect(values(fast(x))).toEqual(values(scaled(x)));
+    expect(fast.stats()[0].commands.map(c => c.op)).toHaveLength(1);
+  });
+
   test('second-order MAML gives the eager bits', () => {
     const { params, x, y, loss } = problem();
     const outer = (p: Params, x: Tensor, y: Tensor) => {

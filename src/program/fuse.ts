@@ -45,27 +45,52 @@ export function fuse(
 type Slot = Group | Command | null;
 const isGroup = (slot: Slot): slot is Group => slot !== null && 'members' in slot;
 
-/** Elementwise commands read a number where they read a tensor filled with it. */
+/** Elementwise commands read a number where they read a tensor filled with it, or computed of such tensors alone. */
 function inlineConstants(commands: readonly Command[]): Command[] {
   const filled = new Map<Storage, number>();
   return commands.map(command => {
     if (command.kernel !== 'elementwise') return command;
-    const { expr } = command.attrs as { expr: Expr };
-    const [out] = command.outs;
-    if (expr.code.length === 0 && expr.outs[0] < 0 && sizeOf(out.shape) === out.storage.size)
-      filled.set(out.storage, expr.immediates[-1 - expr.outs[0]]);
-    if (!command.ins.some(v => filled.has(v.storage))) return command;
-    const immediates = [...expr.immediates];
-    const ins = command.ins.filter(v => !filled.has(v.storage));
-    const registers = command.ins.map(v => {
-      const value = filled.get(v.storage);
-      return value === undefined ? ins.indexOf(v) : -immediates.push(value);
-    });
-    const map = (r: number) => (r < 0 ? r : r < expr.inputs ? registers[r] : r - expr.inputs + ins.length);
-    const code = expr.code.map(({ scalar, args }) => ({ scalar, args: args.map(map) }));
-    const inlined: Expr = { inputs: ins.length, immediates, code, outs: expr.outs.map(map) };
-    return { ...command, ins, attrs: { expr: inlined } };
+    const inlined = withNumbers(command, filled);
+    const [out] = inlined.outs;
+    const value = constantOf(inlined.attrs.expr as Expr);
+    if (value !== null && sizeOf(out.shape) === out.storage.size) filled.set(out.storage, value);
+    return inlined;
   });
+}
+
+/** The command with immediates in place of operands that are filled with a number. */
+function withNumbers(command: Command, filled: ReadonlyMap<Storage, number>): Command {
+  if (!command.ins.some(v => filled.has(v.storage))) return command;
+  const { expr } = command.attrs as { expr: Expr };
+  const immediates = [...expr.immediates];
+  const ins = command.ins.filter(v => !filled.has(v.storage));
+  const registers = command.ins.map(v => {
+    const value = filled.get(v.storage);
+    return value === undefined ? ins.indexOf(v) : -immediates.push(value);
+  });
+  const map = (r: number) => (r < 0 ? r : r < expr.inputs ? registers[r] : r - expr.inputs + ins.length);
+  const code = expr.code.map(({ scalar, args }) => ({ scalar, args: args.map(map) }));
+  const inlined: Expr = { inputs: ins.length, immediates, code, outs: expr.outs.map(map) };
+  return { ...command, ins, attrs: { expr: inlined } };
+}
+
+/** Instructions whose result, rounded to f32, is the same bits wherever it is computed. */
+const EXACT: ReadonlySet<string> = new Set(['add', 'sub', 'mul', 'div', 'neg']);
+
+/** What an expression without inputs gives, where that is the same in f32 and in float64 rounded to f32; else null. */
+function constantOf({ inputs, immediates, code, outs }: Expr): number | null {
+  if (inputs > 0 || outs.length > 1 || code.some(({ scalar }) => !EXACT.has(scalar.name))) return null;
+  const give = (round: (x: number) => number): number => {
+    const registers: number[] = [];
+    const read = (r: number) => (r < 0 ? round(immediates[-1 - r]) : registers[r]);
+    for (const { scalar, args } of code) {
+      const [a, b, c] = args.map(read);
+      registers.push(round(scalar.f(a, b, c)));
+    }
+    return read(outs[0]);
+  };
+  const value = give(x => x);
+  return Object.is(Math.fround(value), give(Math.fround)) ? value : null;
 }
 
 /** Commands whose results are read, directly or not, by what is kept. */

@@ -11,6 +11,7 @@ import type {
 } from '../../core/backend.js';
 import { KernelFailure } from '../../core/backend.js';
 import { BackendError, DeviceLimitError, KernelError } from '../../core/errors.js';
+import type { chains } from './chain.js';
 import { Device, type Precision, type Tier } from './device.js';
 import { type Made, ParamPages, Recording } from './encoder.js';
 import type { Services, Steps } from './executable.js';
@@ -44,6 +45,8 @@ export interface Parts {
   readonly steps: ((services: Services) => Steps) | null;
   /** What runs commands in ranges where operands are larger than bindings. Without it none are. */
   readonly ranges?: Ranges;
+  /** What joins commands of compiled steps to chains. Without it none are. */
+  readonly join?: typeof chains;
   /** How to wait for news of an adapter that computes on the processor. Like for any other unless stated. */
   readonly asleep?: <T>(news: Promise<T>) => Promise<T>;
   /** A measurement on the device's clock; null where nothing is measured. */

@@ -13,8 +13,15 @@ interface Part {
 }
 
 /** The expressions of a command: `attrs.exprs`, whose operands follow each other, or `attrs.expr`. */
-const exprsOf = (attrs: Call['attrs']): readonly Expr[] =>
+export const exprsOf = (attrs: Call['attrs']): readonly Expr[] =>
   (attrs.exprs as readonly Expr[] | undefined) ?? [attrs.expr as Expr];
+
+/** The expression with its immediates behind `first` others. */
+export function shifted(expr: Expr, first: number): Expr {
+  const moved = (arg: number) => (arg < 0 ? arg - first : arg);
+  const code = expr.code.map(({ scalar, args }) => ({ scalar, args: args.map(moved) }));
+  return { ...expr, code, outs: expr.outs.map(moved) };
+}
 
 function partsOf({ outs, ins, attrs }: Call): Part[] {
   const next = { out: 0, in: 0, immediate: 0 };
@@ -23,13 +30,8 @@ function partsOf({ outs, ins, attrs }: Call): Part[] {
     next.out += expr.outs.length;
     next.in += expr.inputs;
     next.immediate += expr.immediates.length;
-    const moved = (arg: number) => (arg < 0 ? arg - start.immediate : arg);
     return {
-      expr: {
-        ...expr,
-        code: expr.code.map(({ scalar, args }) => ({ scalar, args: args.map(moved) })),
-        outs: expr.outs.map(moved),
-      },
+      expr: shifted(expr, start.immediate),
       outs: outs.slice(start.out, next.out),
       ins: ins.slice(start.in, next.in),
     };
@@ -79,11 +81,17 @@ export function elementwise(call: Call): Pass[] {
   ];
 }
 
-/** Adds `evaluate<p>(i)`: loads, the expression for each component, stores. */
-function evaluator(source: Source, { expr, outs, ins }: Part, p: number): void {
+/** Adds `evaluate<p>(<indices>)`: loads, the expression for each component, stores. */
+export function evaluator(
+  source: Source,
+  { expr, outs, ins }: Part,
+  p: number | string,
+  indices: readonly string[] = ['i'],
+): void {
+  const at = indices.join(', ');
   const components = outs[0].fours ? ['.x', '.y', '.z', '.w'] : [''];
   const type = outs[0].fours ? 'vec4<f32>' : 'f32';
-  const loads = ins.map((_, j) => `  let in${j} = load_x${p}_${j}(i);\n`);
+  const loads = ins.map((_, j) => `  let in${j} = load_x${p}_${j}(${at});\n`);
   const results = outs.map((_, j) => `  var out${j}: ${type};\n`);
   const bodies = components.map(component => {
     const { lines, outs: values } = source.expression(
@@ -93,8 +101,9 @@ function evaluator(source: Source, { expr, outs, ins }: Part, p: number): void {
     const assigned = values.map((value, j) => `  out${j}${component} = ${value};\n`);
     return `  {\n${lines}${assigned.join('')}  }\n`;
   });
-  const stores = outs.map((_, j) => `  store_y${p}_${j}(i, out${j});\n`);
-  source.add(`fn evaluate${p}(i: u32) {\n${[...loads, ...results, ...bodies, ...stores].join('')}}\n`);
+  const stores = outs.map((_, j) => `  store_y${p}_${j}(${at}, out${j});\n`);
+  const list = indices.map(index => `${index}: u32`).join(', ');
+  source.add(`fn evaluate${p}(${list}) {\n${[...loads, ...results, ...bodies, ...stores].join('')}}\n`);
 }
 
 const isSingle = (x: Operand): boolean => x.shape.every((n, axis) => n === 1 || x.strides[axis] === 0);

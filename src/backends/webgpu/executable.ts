@@ -48,7 +48,7 @@ export interface Services {
   readonly device: Device;
   readonly pool: Pool;
   readonly pipelines: Pipelines;
-  readonly parts: Pick<Parts, 'kernels' | 'shaders' | 'ranges'>;
+  readonly parts: Pick<Parts, 'kernels' | 'shaders' | 'ranges' | 'join'>;
   readonly made: Made;
   readonly maxBindings: number;
 }
@@ -204,7 +204,8 @@ export class PreparedPlan implements Executable {
     const ranged = parts.ranges?.plan(device, run);
     const placesOf = ({ outs, ins }: Command) => [...outs, ...ins].map(view => this.placeOf(view, externals));
     const regionsOf = (command: Command) => placesOf(command).map(place => place.region);
-    for (const command of bundle(this.plan.commands, regionsOf, maxBindings)) {
+    const joined = parts.join?.(device, this.plan.commands, placesOf, maxBindings) ?? this.plan.commands;
+    for (const command of bundle(joined, regionsOf, maxBindings)) {
       const places = placesOf(command);
       (ranged?.run ?? run)(
         command,

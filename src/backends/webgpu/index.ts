@@ -3,6 +3,7 @@ import type { Backend } from '../../core/backend.js';
 import { NoAdapterError } from '../../core/errors.js';
 import { asleep } from './asleep.js';
 import { createOn, type Parts, type WebGPUOptions } from './backend.js';
+import { chain, chains } from './chain.js';
 import { Steps } from './executable.js';
 import { machine } from './machine.js';
 import { withRanges } from './ranges.js';
@@ -28,7 +29,8 @@ const kept = new Map<string, GPU>();
 /** What Node has of the backend: all that browsers have, measurements, and steps that settle where that gains something. */
 export const node: Parts = withRanges({
   ...whole,
-  kernels: new Map([...whole.kernels, ['machine', machine]]),
+  kernels: new Map([...whole.kernels, ['machine', machine], ['chain', chain]]),
+  join: chains,
   steps: services => (services.device.software ? new Steps(services) : new SettlingSteps(services)),
   timer: device => new PassTimer(device),
   asleep,

@@ -4,7 +4,8 @@ import { KernelError } from '../../core/errors.js';
 import { type Call, integer, type Pass, product, size } from './kernel.js';
 import type { Access, Operand, Source } from './source.js';
 
-const FOLDS: Record<string, { combine: string; identity: string }> = {
+/** What reductions fold with, as WGSL. */
+export const FOLDS: Readonly<Record<string, { combine: string; identity: string }>> = {
   sum: { combine: 'a + b', identity: '0.0' },
   max: { combine: 'math_max(a, b)', identity: '-math_infinity()' },
   min: { combine: 'math_min(a, b)', identity: 'math_infinity()' },
@@ -45,12 +46,12 @@ interface Fold {
   readonly store: Access['store'];
 }
 
-/** Adds `combine` and `identity`. Throws KernelError for another `fn`. */
-export function functionsOf(source: Source, fn: string): void {
+/** Adds `combine` and `identity`, with `suffix` behind their names. Throws KernelError for another `fn`. */
+export function functionsOf(source: Source, fn: string, suffix = ''): void {
   if (!(fn in FOLDS)) throw new KernelError(`reduce: fn must be one of ${Object.keys(FOLDS)}, got '${fn}'`);
   const { combine, identity } = FOLDS[fn];
-  source.add(`fn combine(a: f32, b: f32) -> f32 { return ${combine}; }
-fn identity() -> f32 { return ${identity}; }
+  source.add(`fn combine${suffix}(a: f32, b: f32) -> f32 { return ${combine}; }
+fn identity${suffix}() -> f32 { return ${identity}; }
 `);
 }
 

@@ -165,8 +165,8 @@ export class Source {
     }
     const indices = groups.map((_, g) => `i${g}`).join(', ');
     const inputs = store.ins.map((extra, j) => {
-      this.load(`extra${j}`, extra, groups);
-      return `load_extra${j}(${indices})`;
+      this.load(`extra${j}_${name}`, extra, groups);
+      return `load_extra${j}_${name}(${indices})`;
     });
     const { lines, outs } = this.expression(store.expr, ['value', ...inputs]);
     this.text += `${head} {\n${lines}  ${this.assign(operand, index, outs[0])}\n}\n`;

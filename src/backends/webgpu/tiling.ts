@@ -51,7 +51,7 @@ export const tilingKey = ({ batch, m, n, k, aByRows, bByRows }: ProductSizes): s
   `${power(batch)}:${power(m)}x${power(k)}x${power(n)}${aByRows ? 'r' : 'c'}${bByRows ? 'r' : 'c'}`;
 
 /** The least size of equal parts, each at most `most`, that hold x. */
-const even = (x: number, most: number): number => Math.ceil(x / Math.ceil(x / most));
+export const even = (x: number, most: number): number => Math.ceil(x / Math.ceil(x / most));
 
 /**
  * Software adapters: no barriers, and so many results per thread as repay the loads, though not all stay in registers.
