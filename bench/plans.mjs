@@ -50,7 +50,11 @@ const text = [
   `\`node bench/plans.mjs\` on ${new Date().toISOString().slice(0, 10)}${options.note && `; ${options.note}`}. Every line is in ${options.name ? `${options.name}.jsonl` : file}.`,
   '',
   ...(machine.rates
-    ? ['By the rates kept for this device (`bench --calibrate`), fitted to other shapes:', '', ...fence(scores)]
+    ? [
+        'By the rates kept for this device (`bench --calibrate`), fitted to other shapes:',
+        '',
+        ...fence(scores),
+      ]
     : []),
   'By rates fitted to the shapes of even numbers and judged on those of odd ones, and the other way round:',
   '',

@@ -453,7 +453,9 @@ describe('the planner', () => {
     expect(() => planLinear({ ...shapes, kind: 'chunked' }, { strategy: 'reorder' })).toThrow(
       /a chunked weight has the plans materialise, not reorder/,
     );
-    expect(() => planLinear(shapes, { machine: 'abacus' })).toThrow(/'abacus' is none of cpu, webgpu, software, ref/);
+    expect(() => planLinear(shapes, { machine: 'abacus' })).toThrow(
+      /'abacus' is none of cpu, webgpu, software, ref/,
+    );
     expect(() => planLinear({ ...shapes, rows: Number.NaN })).toThrow(/rows must be a size, got NaN/);
   });
 
