@@ -364,8 +364,11 @@ const edges: Readonly<Record<string, Edges>> = {
   },
 };
 
-/** What computes nothing but measures machines; and what take and raggedMatmul become in ranges, as theirs do here. */
-const ELSEWHERE = ['machine', 'takeRange', 'raggedMatmulRange'];
+/**
+ * What computes nothing but measures machines; what take and raggedMatmul become in ranges, as theirs do here; and what
+ * compiled steps make of several kernels, in webgpuChains.test.ts.
+ */
+const ELSEWHERE = ['machine', 'takeRange', 'raggedMatmulRange', 'chain'];
 
 test('every kernel that is registered has its edges here', () => {
   expect([...Object.keys(edges), ...ELSEWHERE].sort()).toEqual([...node.kernels.keys()].sort());
