@@ -6,6 +6,7 @@ import { createOn } from '../src/backends/webgpu/backend.js';
 import type { Services } from '../src/backends/webgpu/executable.js';
 import { findGpu, node } from '../src/backends/webgpu/index.js';
 import { SettlingSteps } from '../src/backends/webgpu/settling.js';
+import { SUITES, type Workloads } from '../src/cli/suites.js';
 import {
   add,
   type Backend,
@@ -150,4 +151,35 @@ test('a chain takes the place of most dispatches of a network', async () => {
   const [one, other] = [await run(chained, net), await run(plain, net)];
   expect(other.dispatches).toBeGreaterThanOrEqual(9);
   expect(one.dispatches).toBeLessThanOrEqual(other.dispatches / 2);
+}, 300_000);
+
+test('chains take the place of a third of the dispatches of a hypernetwork in training', async () => {
+  const shapes = {
+    id: 'E25',
+    T: 25,
+    support: 10,
+    query: 10,
+    enc: [2, 64, 64],
+    gen: 1761,
+    target: [1, 40, 40, 1],
+  };
+  const [{ inputs, step }] = SUITES.E({ E: { cases: [shapes] } } as unknown as Workloads);
+  const dispatches: number[] = [];
+  for (const backend of [chained, plain]) {
+    use(backend);
+    const compiled = compile(step as (...args: unknown[]) => [unknown, unknown, Tensor], { donate: [0, 1] });
+    const counted = () => (backend.describe().counters as { dispatches: number }).dispatches;
+    let [params, state, ...batch] = inputs();
+    const losses: number[] = [];
+    for (let i = 0; i < 20; i++) {
+      const before = counted();
+      const result = compiled(params, state, ...batch);
+      if (i === 1) dispatches.push(counted() - before);
+      [params, state] = result;
+      losses.push(await result[2].item());
+    }
+    expect(losses[19]).toBeLessThan(losses[0]);
+    compiled.dispose();
+  }
+  expect(dispatches[0]).toBeLessThanOrEqual((2 / 3) * dispatches[1]);
 }, 300_000);

@@ -35,8 +35,9 @@ interface Slices {
   readonly base: number;
 }
 
-/** The tasks' slices of a view that begins at `offset`, null where they overlap or are not told apart. */
-function slicesOf({ shape, strides }: View, offset: number): Slices | null {
+/** The tasks' slices of a view at a place in its region, null where they overlap or are not told apart. */
+function slicesOf({ shape, strides }: View, place: Place): Slices | null {
+  const offset = place.offset - place.start;
   const [stride, ...inner] = strides;
   if (inner.some(s => s < 0) || stride <= 0) return null;
   const extent = inner.reduce((sum, s, axis) => sum + s * (shape[axis + 1] - 1), 0);
@@ -110,9 +111,9 @@ class Chain {
     this.words += wordsOf(command);
     [...command.outs, ...command.ins].forEach((view, i) => {
       const written = i < command.outs.length;
-      const { region, offset } = places[i];
+      const { region } = places[i];
       const use = this.uses.get(region);
-      const slices = slicesOf(view, offset);
+      const slices = slicesOf(view, places[i]);
       if (use) use.written ||= written;
       if (use && sameSlices(use.slices, slices)) return;
       this.uses.set(region, {
@@ -153,10 +154,10 @@ class Chain {
   }
 
   /** True if what the members and this view write of a region is seen by the task alone that wrote it. */
-  private confined(view: View, { region, offset }: Place, written: boolean): boolean {
-    const slices = slicesOf(view, offset);
+  private confined(view: View, place: Place, written: boolean): boolean {
+    const slices = slicesOf(view, place);
     if (written && !slices) return false;
-    const use = this.uses.get(region);
+    const use = this.uses.get(place.region);
     if (!use || !(use.written || written)) return true;
     return sameSlices(use.slices, slices);
   }

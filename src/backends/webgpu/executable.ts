@@ -39,7 +39,9 @@ export interface Pending {
 export interface Place {
   readonly buffer: object;
   readonly region: object;
-  /** In elements, from the start of the buffer. */
+  /** Where the region begins, in elements of the buffer. */
+  readonly start: number;
+  /** Where the view begins, in elements of the buffer. */
   readonly offset: number;
 }
 
@@ -256,7 +258,8 @@ export class PreparedPlan implements Executable {
     if (external === undefined && !place)
       throw new BackendError('a plan uses a storage that is neither external nor placed');
     const region = place ? this.scratch[place.buffer] : externals[external!];
-    return { buffer: region.home, region, offset: offset + (place ?? region).offset / 4 };
+    const start = place ? 0 : region.offset / 4;
+    return { buffer: region.home, region, start, offset: start + offset + (place ? place.offset / 4 : 0) };
   }
 
   private findFirstReaders(): (string | null)[] {

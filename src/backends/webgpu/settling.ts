@@ -144,8 +144,9 @@ class SettlingPlan extends PreparedPlan {
   protected override placeOf(view: View, externals: readonly Block[]): Place {
     const place = this.starts && this.plan.places.get(view.storage);
     if (!this.starts || !place) return super.placeOf(view, externals);
-    const offset = view.offset + (place.offset + this.starts[place.buffer]) / 4;
-    return { buffer: this.scratch[0], region: this.regions[place.buffer], offset };
+    const start = this.starts[place.buffer] / 4;
+    const offset = start + view.offset + place.offset / 4;
+    return { buffer: this.scratch[0], region: this.regions[place.buffer], start, offset };
   }
 
   protected override assign(pending: readonly Pending[]): Dispatch[] {
