@@ -15,7 +15,7 @@ let since = 0;
 /**
  * Waits for `news` of a device. Dawn's binding to Node asks for news whenever the event loop comes round, without a
  * rest, and so keeps a core from the adapter that computes on it; here the thread sleeps between the rounds. Other
- * events of the process are late by a nap (with Linux's timers, 0.1 ms; in long waits, 1 ms).
+ * events of the process are late by a nap.
  */
 export async function asleep<T>(news: Promise<T>): Promise<T> {
   if (awaited++ === 0) since = performance.now();

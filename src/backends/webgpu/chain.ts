@@ -5,13 +5,14 @@
  */
 import type { Command, Expr, View } from '../../core/backend.js';
 import type { Device } from './device.js';
-import { evaluator, exprsOf, shifted } from './elementwise.js';
+import { evaluator, exprsOf, shifted, wordsOf } from './elementwise.js';
 import type { Place } from './executable.js';
 import { type Call, type Pass, product } from './kernel.js';
 import { FOLDS, functionsOf } from './reduce.js';
 import { tierShaders } from './shaders.gen.js';
 import { MAX_PARAMS, type Operand, type Source } from './source.js';
 import { even } from './tiling.js';
+import { Touched } from './touched.js';
 
 /** Fewer tasks leave cores idle, of which each takes a task at a time. */
 const FEWEST_TASKS = 8;
@@ -43,12 +44,6 @@ function slicesOf({ shape, strides }: View, place: Place): Slices | null {
   const extent = inner.reduce((sum, s, axis) => sum + s * (shape[axis + 1] - 1), 0);
   const base = Math.floor(offset / stride);
   return offset - base * stride + extent < stride ? { stride, base } : null;
-}
-
-/** How commands use a region of memory. */
-interface Use {
-  readonly slices: Slices | null;
-  written: boolean;
 }
 
 const sameSlices = (a: Slices | null, b: Slices | null): boolean =>
@@ -85,7 +80,9 @@ interface ChainLimits {
 
 class Chain {
   readonly members: Command[] = [];
-  private readonly uses = new Map<object, Use>();
+  private readonly touched = new Touched();
+  /** The slices by which all members use a region; null where these differ. */
+  private readonly slices = new Map<object, Slices | null>();
   private words = 1;
 
   constructor(
@@ -100,42 +97,34 @@ class Chain {
     return (
       isStage(command, this.tasks) &&
       views.every(({ storage }) => storage.size * 4 <= maxBinding) &&
-      this.words + wordsOf(command) <= MAX_PARAMS &&
-      new Set([...this.uses.keys(), ...places.map(({ region }) => region)]).size <= maxBindings &&
+      this.words + wordsOf(command, exprs(command)) <= MAX_PARAMS &&
+      this.touched.countWith(regionsOf(places)) <= maxBindings &&
       views.every((view, i) => this.confined(view, places[i], i < command.outs.length))
     );
   }
 
   add(command: Command, places: readonly Place[]): void {
     this.members.push(command);
-    this.words += wordsOf(command);
+    this.words += wordsOf(command, exprs(command));
+    this.touched.add(regionsOf(places), command.outs.length);
     [...command.outs, ...command.ins].forEach((view, i) => {
-      const written = i < command.outs.length;
       const { region } = places[i];
-      const use = this.uses.get(region);
       const slices = slicesOf(view, places[i]);
-      if (use) use.written ||= written;
-      if (use && sameSlices(use.slices, slices)) return;
-      this.uses.set(region, {
-        slices: use ? null : slices,
-        written: use?.written ?? written,
-      });
+      const before = this.slices.get(region);
+      this.slices.set(region, before === undefined || sameSlices(before, slices) ? slices : null);
     });
   }
 
-  /** True if a command must stay behind the members: it touches what they write, or writes what they touch. */
+  /** True if a command must stay behind the members. */
   precedes({ outs }: Command, places: readonly Place[]): boolean {
-    return places.some(({ region }, i) => {
-      const use = this.uses.get(region);
-      return use !== undefined && (use.written || i < outs.length);
-    });
+    return this.touched.conflicts(regionsOf(places), outs.length);
   }
 
   /** The members as one command. */
   command(): Command {
     const { members } = this;
     return {
-      kernel: CHAIN,
+      kernel: 'chain',
       op: members.map(({ op }) => op).join(', '),
       outs: members.flatMap(({ outs }) => outs),
       ins: members.flatMap(({ ins }) => ins),
@@ -157,13 +146,13 @@ class Chain {
   private confined(view: View, place: Place, written: boolean): boolean {
     const slices = slicesOf(view, place);
     if (written && !slices) return false;
-    const use = this.uses.get(place.region);
-    if (!use || !(use.written || written)) return true;
-    return sameSlices(use.slices, slices);
+    const others = this.slices.get(place.region);
+    if (others === undefined || !(written || this.touched.writes(place.region))) return true;
+    return sameSlices(others, slices);
   }
 }
 
-const CHAIN = 'chain';
+const regionsOf = (places: readonly Place[]): object[] => places.map(({ region }) => region);
 
 /** The expressions of a command that may become a stage. */
 const exprs = ({ kernel, attrs }: Command): readonly Expr[] => {
@@ -171,12 +160,6 @@ const exprs = ({ kernel, attrs }: Command): readonly Expr[] => {
   if (kernel === 'elementwise') return exprsOf(attrs);
   return [epilogue ?? prologue].filter(expr => expr !== undefined);
 };
-
-/** The most words of the parameter block that a stage takes. */
-function wordsOf(command: Command): number {
-  const views = [...command.outs, ...command.ins].reduce((n, { shape }) => n + shape.length + 1, 0);
-  return views + exprs(command).reduce((n, { immediates }) => n + immediates.length, 0);
-}
 
 /**
  * The commands with chains of them joined, where the adapter is none that computes on the processor: compilers of those
@@ -199,57 +182,44 @@ function joined(
   limits: ChainLimits,
 ): Command[] {
   const out: Command[] = [];
-  let left = [...commands];
-  for (let i = 0; i < left.length; i++) {
-    const tasks = tasksOf(left[i]);
-    const chain = new Chain(tasks, limits);
-    if (tasks === 0 || !chain.accepts(left[i], placesOf(left[i]))) {
-      out.push(left[i]);
-      continue;
-    }
-    chain.add(left[i], placesOf(left[i]));
-    const before: Command[] = [];
-    const after: Command[] = [];
-    const behind = new Behind();
-    let j = i + 1;
-    for (; j < left.length && after.length <= REACH; j++) {
-      const command = left[j];
-      const places = placesOf(command);
-      const late = behind.precedes(command, places);
-      if (!late && chain.accepts(command, places)) chain.add(command, places);
-      else if (!late && !chain.precedes(command, places)) before.push(command);
-      else {
-        after.push(command);
-        behind.add(command, places);
-      }
-    }
-    if (chain.members.length === 1) {
-      out.push(left[i]);
-      continue;
-    }
-    out.push(...joined(before, placesOf, limits), chain.command());
-    left = [...after, ...left.slice(j)];
-    i = -1;
+  let left = commands;
+  for (let at = 0; at < left.length; ) {
+    const found = chainAt(left, at, placesOf, limits);
+    if (found) {
+      out.push(...joined(found.before, placesOf, limits), found.chain);
+      left = found.after;
+      at = 0;
+    } else out.push(left[at++]);
   }
   return out;
 }
 
-/** Commands that go behind a chain. */
-class Behind {
-  private readonly read = new Set<object>();
-  private readonly written = new Set<object>();
-
-  precedes({ outs }: Command, places: readonly Place[]): boolean {
-    return places.some(
-      ({ region }, i) => this.written.has(region) || (i < outs.length && this.read.has(region)),
-    );
+/** The chain that begins with command number `at`, if there is one, and what goes before it and behind. */
+function chainAt(
+  commands: readonly Command[],
+  at: number,
+  placesOf: (command: Command) => readonly Place[],
+  limits: ChainLimits,
+): { before: readonly Command[]; chain: Command; after: readonly Command[] } | null {
+  const chain = new Chain(tasksOf(commands[at]), limits);
+  const before: Command[] = [];
+  const after: Command[] = [];
+  const behind = new Touched();
+  let next = at;
+  for (; next < commands.length && after.length <= REACH; next++) {
+    const command = commands[next];
+    const places = placesOf(command);
+    const late = behind.conflicts(regionsOf(places), command.outs.length);
+    if (!late && chain.accepts(command, places)) chain.add(command, places);
+    else if (next === at) return null;
+    else if (!late && !chain.precedes(command, places)) before.push(command);
+    else {
+      after.push(command);
+      behind.add(regionsOf(places), command.outs.length);
+    }
   }
-
-  add({ outs }: Command, places: readonly Place[]): void {
-    places.forEach(({ region }, i) => {
-      (i < outs.length ? this.written : this.read).add(region);
-    });
-  }
+  if (chain.members.length === 1) return null;
+  return { before, chain: chain.command(), after: [...after, ...commands.slice(next)] };
 }
 
 type StageAttrs = readonly [

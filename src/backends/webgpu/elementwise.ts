@@ -2,6 +2,7 @@
 import type { Command, Expr } from '../../core/backend.js';
 import { type Call, flat, isDense, type Pass, size, streaming } from './kernel.js';
 import { MAX_PARAMS, type Operand, type Source } from './source.js';
+import { Touched } from './touched.js';
 
 /** The fewest elements for which an expression is worth its text four times over. */
 const FOURS_FROM = 4096;
@@ -140,22 +141,18 @@ export function bundle(
   maxBindings: number,
 ): Command[] {
   const out: Command[] = [];
-  let read = new Set<object>();
-  let written = new Set<object>();
+  let touched = new Touched();
   let words = 0;
   for (const command of commands) {
     const last = out.at(-1);
     const buffers = buffersOf(command);
-    const writes = buffers.slice(0, command.outs.length);
-    const reads = buffers.slice(command.outs.length);
-    const cost = wordsOf(command);
+    const cost = command.kernel === 'elementwise' ? wordsOf(command, exprsOf(command.attrs)) + 3 : 0;
     const joins =
       last?.kernel === 'elementwise' &&
       command.kernel === 'elementwise' &&
       words + cost <= MAX_PARAMS &&
-      writes.every(b => !read.has(b) && !written.has(b)) &&
-      reads.every(b => !written.has(b)) &&
-      new Set([...read, ...written, ...buffers]).size <= maxBindings;
+      !touched.conflicts(buffers, command.outs.length) &&
+      touched.countWith(buffers) <= maxBindings;
     if (joins) {
       out[out.length - 1] = {
         kernel: 'elementwise',
@@ -166,20 +163,17 @@ export function bundle(
       };
     } else {
       out.push(command);
-      read = new Set();
-      written = new Set();
+      touched = new Touched();
       words = 0;
     }
-    for (const b of reads) read.add(b);
-    for (const b of writes) written.add(b);
+    touched.add(buffers, command.outs.length);
     words += cost;
   }
   return out;
 }
 
-/** The most words of the parameter block that an elementwise command takes. */
-function wordsOf({ kernel, outs, ins, attrs }: Command): number {
-  if (kernel !== 'elementwise') return 0;
+/** The most words of the parameter block that a command's views and expressions take. */
+export function wordsOf({ outs, ins }: Command, exprs: readonly Expr[]): number {
   const views = [...outs, ...ins].reduce((n, { shape }) => n + shape.length + 1, 0);
-  return views + exprsOf(attrs).reduce((n, { immediates }) => n + immediates.length, 0) + 3;
+  return views + exprs.reduce((n, { immediates }) => n + immediates.length, 0);
 }
