@@ -1,5 +1,6 @@
-/** Random steps for the property "compiled equals eager", shared by the backends' test files. */
+/** Steps that the backends' test files share: random ones for the property "compiled equals eager", and a training step. */
 import * as fc from 'fast-check';
+import { trainingSteps } from '../src/cli/suites.js';
 import type { Tensor } from '../src/core/tensor.js';
 import * as o from '../src/ops/index.js';
 import { compile } from '../src/program/compile.js';
@@ -69,4 +70,12 @@ export async function runBoth(
   const again = await read(compiled(...args()));
   compiled.dispose();
   return { eager, first, again };
+}
+
+/** The bench's step E25, compiled, and what makes its parameters, optimiser's state and batch. */
+export function hypernetStep() {
+  const shapes = { T: 25, support: 10, query: 10, enc: [2, 64, 64], gen: 1761, target: [1, 40, 40, 1] };
+  const [{ inputs, step }] = trainingSteps({ E: { cases: [{ id: 'E25', ...shapes }] } });
+  const typed = step as (...args: unknown[]) => [params: unknown, state: unknown, loss: Tensor];
+  return { inputs, step: compile(typed, { donate: [0, 1] }) };
 }

@@ -6,7 +6,6 @@ import { createOn } from '../src/backends/webgpu/backend.js';
 import type { Services } from '../src/backends/webgpu/executable.js';
 import { findGpu, node } from '../src/backends/webgpu/index.js';
 import { SettlingSteps } from '../src/backends/webgpu/settling.js';
-import { SUITES, type Workloads } from '../src/cli/suites.js';
 import {
   add,
   type Backend,
@@ -26,6 +25,7 @@ import {
   use,
   valueAndGrad,
 } from '../src/index.js';
+import { hypernetStep } from './programs.js';
 
 let chained: Backend;
 let plain: Backend;
@@ -106,14 +106,16 @@ async function run(backend: Backend, net: Net): Promise<{ leaves: number[][]; di
 /** Sums of at most 40 products in each of three layers, there and back, rounded to f32. */
 const RELATIVE = 2 * 3 * 40 * 2 ** -24;
 
-async function expectRight(net: Net, backend = chained): Promise<void> {
+/** Expects the oracle's numbers of a backend, and gives the dispatches they took. */
+async function expectRight(net: Net, backend = chained): Promise<number> {
   const { leaves: want } = await run(ref, net);
-  const { leaves: got } = await run(backend, net);
+  const { leaves: got, dispatches } = await run(backend, net);
   want.forEach((leaf, k) => {
     const scale = Math.max(...leaf.map(Math.abs));
     const worst = Math.max(...leaf.map((x, i) => Math.abs(x - got[k][i])));
     expect(worst, `leaf ${k} of ${JSON.stringify(net)}`).toBeLessThanOrEqual(RELATIVE * scale);
   });
+  return dispatches;
 }
 
 const upTo = (max: number) => fc.integer({ min: 1, max });
@@ -128,7 +130,7 @@ test('layers of random sizes, there and back, equal the oracle', async () => {
         activation: fc.constantFrom('relu' as const, 'square' as const),
         packed: fc.boolean(),
       }),
-      net => expectRight(net),
+      async net => void (await expectRight(net)),
     ),
     { numRuns: 25, seed: 1, endOnFailure: true },
   );
@@ -137,13 +139,17 @@ test('layers of random sizes, there and back, equal the oracle', async () => {
 test('edges of what a chain takes: few tasks, one row, wide layers beside narrow ones', async () => {
   const net = { tasks: 8, rows: 1, widths: [1, 1], activation: 'relu', packed: true } as const;
   await expectRight(net);
-  await expectRight({ ...net, tasks: 7, widths: [3, 4, 2] });
+  const few = { ...net, tasks: 7, widths: [3, 4, 2] };
+  expect(await expectRight(few)).toBe((await run(plain, few)).dispatches);
+  const enough = { ...few, tasks: 8 };
+  expect(await expectRight(enough)).toBeLessThan((await run(plain, enough)).dispatches);
   await expectRight({ ...net, rows: 9, widths: [2, 130, 3] });
   await expectRight({ ...net, rows: 30, widths: [40, 40, 40, 1], packed: false });
 }, 300_000);
 
 test('chains of settled steps equal the oracle', async () => {
-  await expectRight({ tasks: 9, rows: 5, widths: [3, 20, 2], activation: 'square', packed: true }, settled);
+  const net = { tasks: 9, rows: 5, widths: [3, 20, 2], activation: 'square', packed: true } as const;
+  expect(await expectRight(net, settled)).toBeLessThan((await run(plain, net)).dispatches);
 }, 300_000);
 
 test('a chain takes the place of most dispatches of a network', async () => {
@@ -154,20 +160,10 @@ test('a chain takes the place of most dispatches of a network', async () => {
 }, 300_000);
 
 test('chains take the place of a third of the dispatches of a hypernetwork in training', async () => {
-  const shapes = {
-    id: 'E25',
-    T: 25,
-    support: 10,
-    query: 10,
-    enc: [2, 64, 64],
-    gen: 1761,
-    target: [1, 40, 40, 1],
-  };
-  const [{ inputs, step }] = SUITES.E({ E: { cases: [shapes] } } as unknown as Workloads);
   const dispatches: number[] = [];
   for (const backend of [chained, plain]) {
     use(backend);
-    const compiled = compile(step as (...args: unknown[]) => [unknown, unknown, Tensor], { donate: [0, 1] });
+    const { inputs, step: compiled } = hypernetStep();
     const counted = () => (backend.describe().counters as { dispatches: number }).dispatches;
     let [params, state, ...batch] = inputs();
     const losses: number[] = [];

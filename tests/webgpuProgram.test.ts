@@ -4,7 +4,6 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createOn } from '../src/backends/webgpu/backend.js';
 import { createWebGPU, findGpu, node } from '../src/backends/webgpu/index.js';
 import { SettlingSteps } from '../src/backends/webgpu/settling.js';
-import { SUITES, type Workloads } from '../src/cli/suites.js';
 import type { Backend } from '../src/core/backend.js';
 import { valueAndGrad } from '../src/core/grad.js';
 import { full, scope, type Tensor, use } from '../src/core/tensor.js';
@@ -16,7 +15,7 @@ import { dense, serial } from '../src/nn/index.js';
 import { key, matmul, mul, relu, square, sub, sum, tensor, transpose } from '../src/ops/index.js';
 import { adam, applyUpdates, type Transform } from '../src/optim/index.js';
 import { compile } from '../src/program/compile.js';
-import { randomStep, runBoth } from './programs.js';
+import { hypernetStep, randomStep, runBoth } from './programs.js';
 
 let backend: Backend;
 beforeAll(async () => {
@@ -136,19 +135,9 @@ const dispatches = (many: number, few: number): number => {
 };
 
 test('a training step of a hypernetwork is one submit of one pass of few dispatches, and makes nothing', async () => {
-  const shapes = {
-    id: 'E25',
-    T: 25,
-    support: 10,
-    query: 10,
-    enc: [2, 64, 64],
-    gen: 1761,
-    target: [1, 40, 40, 1],
-  };
-  const [{ inputs, step }] = SUITES.E({ E: { cases: [shapes] } } as unknown as Workloads);
   const own = await createWebGPU();
   use(own);
-  const compiled = compile(step as (...args: unknown[]) => [unknown, unknown, Tensor], { donate: [0, 1] });
+  const { inputs, step: compiled } = hypernetStep();
   let [params, state, ...batch] = inputs();
   const run = (): Tensor => {
     const result = scope(() => compiled(params, state, ...batch));
