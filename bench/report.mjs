@@ -258,11 +258,7 @@ export function render(lines, about) {
       const rows = byThreads[0][1].filter(row => row.w === w);
       const note = w === 'H' && lines.some(line => line.w === w && /^(jax-js|tfjs)-webgpu$/.test(line.peer));
       const tables = suiteTable(w, byThreads) + peersTable(lines, rows, threadCounts[0]);
-      return note
-        ? `${tables}
-
-${ON_THE_HOST}`
-        : tables;
+      return note ? `${tables}\n\n${ON_THE_HOST}` : tables;
     }),
     ...(failed.length === 0
       ? []

@@ -32,7 +32,7 @@ function runTests(args) {
   console.error(adapter ? `WebGPU adapter: ${adapter}` : reason);
   const chromium = ensureChromium();
   console.error(chromium.path ? `Chromium: ${chromium.path}` : chromium.reason);
-  // SwiftShader compiles a shader in a third of lavapipe's time or less.
+  // SwiftShader compiles shaders faster than lavapipe, and fuzzing compiles more than it runs.
   const fuzzDriver = /llvmpipe/.test(adapter ?? '') ? findSwiftShader() : null;
   if (fuzzDriver) console.error(`Kernels are fuzzed on SwiftShader: ${fuzzDriver}`);
   rmSync(REPORT, { force: true });
